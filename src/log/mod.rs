@@ -1,0 +1,3 @@
+//! One partition's append-only log, and the `Disk` seam under it.
+
+pub mod disk;

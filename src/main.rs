@@ -1,0 +1,3 @@
+//! The `ottla` binary: arguments to subcommand, nothing else.
+
+fn main() {}
