@@ -18,3 +18,4 @@
 
 pub mod ids;
 pub mod log;
+pub mod protocol;
