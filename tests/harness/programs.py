@@ -1,0 +1,108 @@
+"""Installs what the tests drive: clients, in pinned versions, under ${XDG_CACHE_HOME:-~/.cache}/ottla-tests.
+
+Everything comes from a package registry (apt, PyPI, Maven). What cannot be installed raises: nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TextIO
+
+TESTS = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ottla-tests"
+PYTHON_CLIENTS = ("confluent-kafka==2.16.1", "kafka-python[snappy,lz4,zstd,crc32c]==3.0.12")
+KAFKA = str(TESTS.parent / "benches" / "kafka")
+
+
+class Tool:
+    """Kafka's command-line tools, by the name of their script."""
+
+    TOPICS = "org.apache.kafka.tools.TopicCommand"
+    CONFIGS = "kafka.admin.ConfigCommand"
+    GET_OFFSETS = "org.apache.kafka.tools.GetOffsetShell"
+    LOG_DIRS = "org.apache.kafka.tools.LogDirsCommand"
+    DELETE_RECORDS = "org.apache.kafka.tools.DeleteRecordsCommand"
+    CONSOLE_PRODUCER = "org.apache.kafka.tools.ConsoleProducer"
+    CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
+    PRODUCER_PERFORMANCE = "org.apache.kafka.tools.ProducerPerformance"
+
+
+def locked(name: str) -> TextIO:
+    """A lock file held until the returned object is closed: two runs must not install into one place."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    lock = open(CACHE / f"{name}.lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def loud(*command: str) -> None:
+    """Run an installation step, its output on stderr."""
+    subprocess.run(command, check=True, stdout=sys.stderr, stdin=subprocess.DEVNULL)
+
+
+def apt(package: str, program: str) -> str:
+    """The path of a program, installed from the distribution if it is not there."""
+    if shutil.which(program) is None:
+        sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        install = [*sudo, "apt-get", "install", "-y", "--no-install-recommends", package]
+        if subprocess.run(install, stdout=sys.stderr, env=environment).returncode != 0:
+            loud(*sudo, "apt-get", "update")
+            subprocess.run(install, check=True, stdout=sys.stderr, env=environment)
+    found = shutil.which(program)
+    if found is None:
+        raise FileNotFoundError(f"the package {package} brought no program {program}")
+    return found
+
+
+@functools.cache
+def kcat() -> str:
+    return apt("kcat", "kcat")
+
+
+@functools.cache
+def python() -> str:
+    """A Python interpreter that has the Python clients, in a virtual environment of its own."""
+    name = hashlib.sha256(" ".join(PYTHON_CLIENTS).encode()).hexdigest()[:12]
+    home = CACHE / f"venv-{name}"
+    with locked("venv"):
+        if not (home / "complete").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            loud(sys.executable, "-m", "venv", str(home))
+            loud(str(home / "bin" / "pip"), "install", "-q", *PYTHON_CLIENTS)
+            (home / "complete").touch()
+    return str(home / "bin" / "python")
+
+
+def enter_python() -> None:
+    """Run the calling script again under `python()` unless it does already."""
+    wanted = python()
+    if Path(sys.prefix) != Path(wanted).parent.parent:
+        os.execv(wanted, [wanted, *sys.argv])
+
+
+@functools.cache
+def java_client() -> str:
+    """The class path of the Java program and the client it uses, compiled by Maven."""
+    project = TESTS / "clients" / "java"
+    sources = sorted(project.rglob("*.java")) + [project / "pom.xml"]
+    name = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    build = CACHE / f"java-{name}"
+    with locked("java"):
+        if not (build / "classpath").exists():
+            goals = ["compile", "dependency:build-classpath", f"-Dmdep.outputFile={build}/classpath.new"]
+            loud("mvn", "-q", "-B", "-f", str(project / "pom.xml"), f"-Dottla.build={build}", *goals)
+            (build / "classpath.new").rename(build / "classpath")
+    return f"{build}/classes:{(build / 'classpath').read_text().strip()}"
+
+
+def kafka_tool(main: str, *args: str) -> list[str]:
+    """The command line of one of Kafka's own tools."""
+    return [KAFKA, "tool", main, *args]
