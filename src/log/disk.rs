@@ -12,9 +12,13 @@
 //! - Written bytes are readable at once, through any handle of the same file and through views.
 //! - Written bytes and the file's length survive a power cut after [`DiskFile::sync`] returned `Ok`; a file's or directory's
 //!   *name* (creation, rename, removal) only after [`Disk::sync_dir`] of its parent returned `Ok`.
-//! - Bytes that were not synced may survive in any subset of 512-byte sectors; a sector is never mixed.
+//! - Bytes that were not synced may survive in any subset of 512-byte sectors, each in any of its unsynced versions; a sector is
+//!   never mixed. That includes the zeros of [`DiskFile::set_len`]: a file that was cut and has grown again may show its old bytes
+//!   where the new ones did not survive. Lengths may survive without the bytes (zeros) and the other way round.
+//! - Names that were not synced survive in any subset, whatever their order was. A rename survives whole or not at all.
 //! - A failed sync is final (measured: the kernel reports an error once, forgets it, and later syncs say `Ok` while the
-//!   data is gone): the caller must not retry, must not acknowledge, and the process stops.
+//!   data is gone): the caller must not retry, must not acknowledge, and the process stops. `MmapDisk` fails every sync after the first that
+//!   failed; `MemDisk` says `Ok`, as the kernel does, so that a caller that retries is found out.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -80,11 +84,12 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// unsynced writes, and opens them again on use. A handle stays usable after [`Disk::remove_file`] as long as it has been used
     /// before the removal and something still needs it: views stay valid for ever, reads and writes may say `NotFound`.
     fn open(&self, path: &str, how: Open) -> io::Result<Arc<dyn DiskFile>>;
-    /// Renames a file or directory, replacing a file at `to`. Atomic; durable after `sync_dir` of both parents.
+    /// Renames a file or directory, replacing a file at `to` (callers make sure that it is not a directory). Atomic; durable after
+    /// `sync_dir` of both parents. Open handles follow.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file's name. Views of its bytes stay valid.
     fn remove_file(&self, path: &str) -> io::Result<()>;
-    /// Removes a directory and all below it.
+    /// Removes a directory and all below it, one entry after the other: an error or a crash in between leaves some of them.
     fn remove_dir_all(&self, dir: &str) -> io::Result<()>;
     /// Makes the names in a directory durable. Blocks. A failure is final, as for [`DiskFile::sync`].
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
@@ -121,11 +126,14 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// instead of a signal here.
     ///
     /// # Errors
-    /// If the file cannot be mapped; never because of where its end is (the caller answers for the range being written).
+    /// If the file cannot be mapped; never because of where its end is. The caller answers for the range being written: `MemDisk` panics
+    /// if it is not.
     fn view(&self, pos: u64, len: usize) -> io::Result<Bytes>;
     /// Whether all of `pos..pos+len` is in memory, so that sending it does not wait for the device.
     fn resident(&self, pos: u64, len: u64) -> io::Result<bool>;
-    /// Drops the file's clean pages from memory, so that the next `read_at` asks the device. Unsynced bytes stay.
+    /// Drops the file's clean pages from memory, so that the next `read_at` asks the device. Unsynced bytes stay, and pages may that
+    /// somebody is using (another process, a view older than the newest map): before trusting a read to show the device's bytes,
+    /// have no views.
     fn evict(&self) -> io::Result<()>;
     /// Makes the written bytes and the file's length durable (`fdatasync`). Blocks. A failure is final.
     fn sync(&self) -> io::Result<()>;

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 
 use super::disk::{DirEntry, Disk, DiskFile, Lane, Open};
 use super::mem_disk::MemDisk;
+use super::mmap::{MmapDisk, MmapOptions};
 
 /// A disk under test, and what it takes to let its jobs run.
 struct Subject {
@@ -27,11 +28,32 @@ fn mem() -> Subject {
     }
 }
 
+fn real(options: MmapOptions) -> Subject {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = MmapDisk::open(dir.path().join("data"), options).unwrap();
+    Subject { disk: Arc::new(disk), run_jobs: Box::new(|| {}), _keep: Box::new(dir) }
+}
+
+fn mmap() -> Subject {
+    real(MmapOptions::default())
+}
+
+/// Every descriptor and map is closed as soon as another is wanted, and every map is as short as can be.
+fn tiny_mmap() -> Subject {
+    real(MmapOptions { open_files: 0, maps: 0, map_step_bytes: 1, flush_threads: 1, ..MmapOptions::default() })
+}
+
 /// One test for each promise and implementation.
 macro_rules! contract {
     ($($promise:ident)*) => {
         mod mem_disk {
             $(#[test] fn $promise() { super::$promise(&super::mem()); })*
+        }
+        mod mmap_disk {
+            $(#[test] fn $promise() { super::$promise(&super::mmap()); })*
+        }
+        mod mmap_disk_with_tiny_caches {
+            $(#[test] fn $promise() { super::$promise(&super::tiny_mmap()); })*
         }
     };
 }

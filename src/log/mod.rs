@@ -1,7 +1,8 @@
 //! One partition's append-only log, and the `Disk` seam under it.
 
 pub mod disk;
+mod disk_args;
 #[cfg(test)]
 mod disk_contract_tests;
-mod disk_path;
 pub mod mem_disk;
+pub mod mmap;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::chance::{Mercy, Rng};
+use crate::log::disk_args::wide;
 
 /// The unit that the device writes as one.
 pub(super) const SECTOR_BYTES: u64 = 512;
@@ -116,10 +117,6 @@ pub(super) struct FileNode {
 /// A number below a sector's or a buffer's size.
 fn small(n: u64) -> usize {
     usize::try_from(n).expect("a position within a buffer fits usize")
-}
-
-fn wide(n: usize) -> u64 {
-    u64::try_from(n).expect("a length fits u64")
 }
 
 fn blocks_of(bytes: Range<u64>) -> Range<u64> {

@@ -12,20 +12,11 @@ use super::file::{FileNode, SECTOR_BYTES};
 use super::state::{DirNode, Node, NodeId, Power, State};
 use super::{Jobs, MemDisk, Op, Shared, lock, power_is_off};
 use crate::log::disk::{DirEntry, Disk, DiskFile, Job, Lane, Open, Space};
-use crate::log::disk_path::{check_dir, check_file};
+use crate::log::disk_args::{check_dir, check_file, end_of, wide};
 
 /// What [`Disk::space`] calls the size of a disk without a capacity.
 const ENDLESS_BYTES: u64 = 1 << 50;
 const EIO: i32 = 5;
-
-fn wide(n: usize) -> u64 {
-    u64::try_from(n).expect("a length fits u64")
-}
-
-/// The end of `pos..pos+len`, where a file may still be that long.
-fn end_of(pos: u64, len: u64) -> io::Result<u64> {
-    pos.checked_add(len).filter(|&end| i64::try_from(end).is_ok()).ok_or_else(|| ErrorKind::InvalidInput.into())
-}
 
 impl State {
     /// Counts a sync; answers whether it is the one that fails.

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 use super::chance::{Mercy, Rng, Trace};
 use super::file::FileNode;
 use super::{Counters, OnCut};
-use crate::log::disk_path::split;
+use crate::log::disk_args::split;
 
 /// A file's or directory's number.
 pub(super) type NodeId = u64;

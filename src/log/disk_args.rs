@@ -1,6 +1,7 @@
-//! Which paths a [`Disk`](super::disk::Disk) accepts: relative, plain parts between `/`, nothing that leaves the data directory.
+//! Which arguments a [`Disk`](super::disk::Disk) accepts: relative paths of plain parts that stay in the data directory, and positions
+//! that a file can have.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 /// Checks a file's path: at least one part, none of them empty, `.` or `..`, no NUL.
 ///
@@ -11,7 +12,7 @@ pub(super) fn check_file(path: &str) -> io::Result<()> {
     if path.split('/').all(plain) {
         Ok(())
     } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("not a plain relative path: {path:?}")))
+        Err(io::Error::new(ErrorKind::InvalidInput, format!("not a plain relative path: {path:?}")))
     }
 }
 
@@ -26,4 +27,17 @@ pub(super) fn check_dir(path: &str) -> io::Result<()> {
 /// A path's parent directory (`""` at the top) and its last part.
 pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// The end of `pos..pos+len`.
+///
+/// # Errors
+/// `InvalidInput` if no file can be that long.
+pub(super) fn end_of(pos: u64, len: u64) -> io::Result<u64> {
+    pos.checked_add(len).filter(|&end| i64::try_from(end).is_ok()).ok_or_else(|| ErrorKind::InvalidInput.into())
+}
+
+/// A length in memory as a length in a file.
+pub(super) fn wide(len: usize) -> u64 {
+    u64::try_from(len).expect("a length fits u64")
 }
