@@ -4,9 +4,9 @@
 //!
 //! Pure: no tokio, no clock, no randomness, no threads, no openraft.
 //! - [`ids`]: newtypes for every id and position.
-//! - `protocol`: the Kafka wire codec, bytes to structs and back.
+//! - [`protocol`]: the Kafka wire codec, bytes to structs and back.
 //! - [`log`]: one partition's append-only log, and the [`log::disk::Disk`] seam under it.
-//! - `machine`: the state folded from committed entries (producer state, controller).
+//! - [`machine`]: the state folded from committed entries (producer state, controller).
 //!
 //! Shell: async, thin, no decisions.
 //! - `net`: the network seam.
@@ -18,4 +18,5 @@
 
 pub mod ids;
 pub mod log;
+pub mod machine;
 pub mod protocol;

@@ -1,0 +1,76 @@
+//! The machines: the state that a Raft group's committed entries fold into.
+//!
+//! Each partition of a topic has a [`partition::PartitionMachine`] (log start, producer state). Work on a machine has two
+//! halves:
+//! - *decide*, on the leader: a pure look at the state (and at what is proposed but not yet committed) that yields an entry
+//!   to propose, or a typed refusal. It changes nothing.
+//! - *apply*, on every replica alike, in log order: folds a committed entry in. It asks no clock, draws no random number
+//!   and reads nothing but state and entry, so that all replicas stay equal.
+//!
+//! Invariant: state is a function of the entries' prefix, and `restore(snapshot())` equals it.
+//! Bytes of commands and snapshots are stable: numbered tags, a version in front, golden tests.
+
+pub mod partition;
+pub mod producer_state;
+pub mod state_bytes;
+
+use bytes::Bytes;
+
+use crate::ids::LogId;
+use crate::protocol::batch::BatchHeader;
+use state_bytes::StateError;
+
+/// The state of one Raft group.
+pub trait Machine: Send + 'static {
+    /// Folds a committed entry in. Called once for each entry, in index order, on every replica.
+    ///
+    /// # Errors
+    /// Only when the entry cannot be understood: it is damaged, or of a newer version of Ottla. The state is unchanged, and
+    /// this replica must stop: to skip the entry would make it differ from the others.
+    fn apply(&mut self, entry: Committed<'_>) -> Result<(), MachineError>;
+
+    /// The whole state, such that [`Machine::restore`] gives back an equal machine. The same state gives the same bytes.
+    fn snapshot(&self) -> Bytes;
+
+    /// The machine that `snapshot` was taken of.
+    ///
+    /// # Errors
+    /// When the bytes are damaged or of a newer version.
+    fn restore(snapshot: &[u8]) -> Result<Self, MachineError>
+    where
+        Self: Sized;
+}
+
+/// An entry that a majority has, as a machine sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Committed<'a> {
+    /// Its place in the log.
+    pub id: LogId,
+    /// What it holds.
+    pub what: What<'a>,
+}
+
+/// What a committed entry holds.
+#[derive(Clone, Copy, Debug)]
+pub enum What<'a> {
+    /// A record batch, of which only the header concerns a machine. Its base offset is stamped.
+    Records(&'a BatchHeader),
+    /// A command of this machine's own.
+    Command(&'a [u8]),
+    /// Nothing: a new leader's first entry, or a change of membership.
+    Blank,
+}
+
+/// Why an entry or a snapshot cannot be taken in.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    /// A command's bytes.
+    #[error("read command: {0}")]
+    Command(StateError),
+    /// A snapshot's bytes.
+    #[error("read snapshot: {0}")]
+    Snapshot(StateError),
+    /// A command that this machine has no state for: what it names is not there.
+    #[error("command does not fit the state: {0}")]
+    Misfit(&'static str),
+}
