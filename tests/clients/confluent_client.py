@@ -47,6 +47,7 @@ class Confluent(scenarios.Client):
     def produce(self, topic: str, records: list[tuple[int, Sent]], codec: str, idempotent: bool) -> list[int]:
         options = {"compression.type": codec, "enable.idempotence": idempotent, "linger.ms": 50, "acks": "all"}
         producer = Producer({"bootstrap.servers": self.bootstrap, **options})
+        producer.list_topics(topic, WAIT_SECONDS)
         acked: dict[int, int] = {}
 
         def delivered(n: int, error: KafkaError | None, message: Message) -> None:

@@ -8,11 +8,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .table import eventually
+
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, CREATE_TOPICS, INCREMENTAL_ALTER_CONFIGS = 0, 1, 2, 3, 19, 44
 OFFSET_OUT_OF_RANGE, CORRUPT_MESSAGE, UNKNOWN_TOPIC, TOPIC_EXISTS, KAFKA_STORAGE_ERROR = 1, 2, 3, 36, 56
+LEADERLESS = (3, 5, 6)
+"""Codes of a broker that has just started: unknown partition, leader not available, not the leader."""
+RETRY_SECONDS = 30.0
 LATEST, EARLIEST = -1, -2
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 BATCH_HEADER = struct.Struct(">qiibIhiqqqhii")
@@ -169,7 +175,7 @@ class Wire:
         return bytes(data)
 
     def create_topic(self, topic: str, partitions: int = 1, **configs: str) -> int:
-        """The error code; config names are written with _ for the dot. An existing topic is fine."""
+        """The error code, once every partition is led. In config names _ stands for the dot; a topic may exist."""
         pairs = b"".join(string(key.replace("_", ".")) + string(value) for key, value in configs.items())
         fields = struct.pack(">ihi", partitions, -1, 0) + struct.pack(">i", len(configs)) + pairs
         body = struct.pack(">i", 1) + string(topic) + fields + struct.pack(">i?", 30_000, False)
@@ -177,7 +183,10 @@ class Wire:
         answer.take("ii")
         answer.string()
         code = answer.number("h")
-        return 0 if code == TOPIC_EXISTS else code
+        if code in (0, TOPIC_EXISTS):
+            eventually("partitions with a leader", lambda: self.partitions(topic), partitions)
+            return 0
+        return code
 
     def set_topic_config(self, topic: str, key: str, value: str) -> int:
         entry = string(key) + struct.pack(">b", SET) + string(value)
@@ -187,12 +196,14 @@ class Wire:
 
     def partitions(self, topic: str) -> int:
         """How many partitions of the topic have a leader; 0 for a topic that does not exist."""
-        answer = self.request(METADATA, 1, struct.pack(">i", 1) + string(topic))
+        answer = self.request(METADATA, 4, struct.pack(">i", 1) + string(topic) + b"\0")
+        answer.number("i")
         for _ in range(answer.number("i")):
             answer.number("i")
             answer.string()
             answer.number("i")
             answer.string()
+        answer.string()
         answer.take("ii")
         answer.number("h")
         answer.string()
@@ -208,10 +219,15 @@ class Wire:
     def offset(self, topic: str, partition: int, when: int) -> int:
         """The offset at a timestamp, or at EARLIEST or LATEST (then the high watermark); -1 if there is none."""
         body = struct.pack(">ii", -1, 1) + string(topic) + struct.pack(">iiq", 1, partition, when)
-        answer = self.request(LIST_OFFSETS, 1, body)
-        answer.number("i")
-        answer.string()
-        _, _, code, _, offset = answer.take("iihqq")
+        deadline = time.monotonic() + RETRY_SECONDS
+        while True:
+            answer = self.request(LIST_OFFSETS, 1, body)
+            answer.number("i")
+            answer.string()
+            _, _, code, _, offset = answer.take("iihqq")
+            if code not in LEADERLESS or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
         if code:
             raise ValueError(f"ListOffsets of {topic}-{partition} answers {code}")
         return offset
