@@ -14,9 +14,18 @@
 //! - `replica`: one partition on this broker: submit, read, watermarks.
 //! - `server`: the Kafka listener, one handler file an API.
 //! - `broker`: the whole broker from a config and an environment; production, tests and simulation call it alike.
-//! - `cli`: the operator's subcommands, written on the Kafka protocol like any client.
+//! - [`cli`]: the operator's subcommands, written on the Kafka protocol like any client.
+//!
+//! Leaves, for the shell:
+//! - [`config`]: the TOML file, the environment and the flags: what an operator can set.
+//! - [`metrics`]: what is counted.
+//! - [`admin`]: the port for `/metrics` and the probes.
 
+pub mod admin;
+pub mod cli;
+pub mod config;
 pub mod ids;
 pub mod log;
 pub mod machine;
+pub mod metrics;
 pub mod protocol;

@@ -1,0 +1,19 @@
+//! Logs: to stderr, for people or for machines. Stdout belongs to what a command was asked for.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// Sets up the process's logs. Call once, before anything is logged; a second call changes nothing.
+pub fn init(log: &Log) {
+    let filter = EnvFilter::new(&log.level);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let set = match log.format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    // The only error is that logs are set up already.
+    drop(set);
+}
