@@ -330,8 +330,14 @@ fn renaming_a_directory_moves_what_is_in_it(on: &Subject) {
 fn removing_needs_the_right_kind(on: &Subject) {
     on.disk.create_dir_all("d").unwrap();
     new(on, "a");
+    let inside = new(on, "d/x");
+    put(&*inside, 0, b"abc");
+    inside.sync().unwrap();
     assert_eq!(kind(on.disk.remove_file("b")), ErrorKind::NotFound);
     assert_eq!(kind(on.disk.remove_file("d")), ErrorKind::IsADirectory);
+    drop([open(on, "a"), new(on, "e")]);
+    on.disk.remove_file("e").unwrap();
+    assert_eq!(get(&*inside, 0, 9), b"abc", "a removal that failed takes nothing from an open file");
     assert_eq!(kind(on.disk.remove_dir_all("b")), ErrorKind::NotFound);
     assert_eq!(kind(on.disk.remove_dir_all("a")), ErrorKind::NotADirectory);
     assert_eq!(names(on, ""), ["a", "d"]);

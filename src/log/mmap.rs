@@ -167,9 +167,22 @@ impl Names {
         entries.map(|(key, entry)| (key[path.len()..].to_owned(), entry)).collect()
     }
 
-    fn forget(&mut self, path: &str) {
-        for entry in self.take(path).into_iter().filter_map(|(_, entry)| entry.upgrade()) {
-            entry.mark_removed();
+    /// Takes out what [`Self::take`] does, as removed: an inode's number may be used again for another file at once.
+    fn forget(&mut self, path: &str) -> Vec<(String, Weak<Entry>)> {
+        let taken = self.take(path);
+        for entry in taken.iter().filter_map(|(_, entry)| entry.upgrade()) {
+            entry.set_removed(true);
+        }
+        taken
+    }
+
+    /// Puts back what a removal that failed has forgotten.
+    fn restore(&mut self, path: &str, taken: Vec<(String, Weak<Entry>)>) {
+        for (rest, weak) in taken {
+            if let Some(entry) = weak.upgrade() {
+                entry.set_removed(false);
+                self.insert(format!("{path}{rest}"), weak);
+            }
         }
     }
 }
@@ -232,16 +245,15 @@ impl Disk for MmapDisk {
 
     fn remove_file(&self, path: &str) -> io::Result<()> {
         check_file(path)?;
-        let mut names = lock(&self.shared.names);
-        fs::remove_file(self.shared.path(path))?;
-        names.forget(path);
-        Ok(())
+        // Not under the lock while it removes: a large file takes long, and other files must open meanwhile.
+        let taken = lock(&self.shared.names).forget(path);
+        fs::remove_file(self.shared.path(path)).inspect_err(|_| lock(&self.shared.names).restore(path, taken))
     }
 
     fn remove_dir_all(&self, dir: &str) -> io::Result<()> {
         check_file(dir)?;
         fs::read_dir(self.shared.path(dir)).map(drop)?;
-        // Not under the lock while it removes: a large directory takes long, and other files must open meanwhile.
+        // Not under the lock while it removes, as above. If it fails, what is left is opened anew.
         lock(&self.shared.names).forget(dir);
         fs::remove_dir_all(self.shared.path(dir))
     }

@@ -101,8 +101,8 @@ impl Entry {
         }))
     }
 
-    pub(super) fn mark_removed(&self) {
-        lock(&self.place).removed = true;
+    pub(super) fn set_removed(&self, removed: bool) {
+        lock(&self.place).removed = removed;
     }
 
     pub(super) fn move_to(&self, path: &str) {
@@ -185,13 +185,13 @@ impl Entry {
     /// A map that holds everything below `end`.
     fn map(self: &Arc<Self>, end: usize) -> io::Result<Map> {
         if let Some(map) = self.current_map(&lock(&self.open), end) {
-            return Ok(map);
+            return Ok(map.clone());
         }
         let file = self.reader()?;
         let map = Map::new(&file, map_len(end, file.metadata()?.len(), self.shared.map_step_bytes)?)?;
         let mut open = lock(&self.open);
         if let Some(other) = self.current_map(&open, end) {
-            return Ok(other);
+            return Ok(other.clone());
         }
         self.map_used.store(true, Ordering::Relaxed);
         let is_new = open.map.replace(map.clone()).is_none();
@@ -202,10 +202,10 @@ impl Entry {
         Ok(map)
     }
 
-    fn current_map(&self, open: &OpenState, end: usize) -> Option<Map> {
+    fn current_map<'a>(&self, open: &'a OpenState, end: usize) -> Option<&'a Map> {
         let map = open.map.as_ref().filter(|map| map.len() >= end)?;
         self.map_used.store(true, Ordering::Relaxed);
-        Some(map.clone())
+        Some(map)
     }
 }
 
@@ -311,6 +311,9 @@ impl DiskFile for MmapFile {
         let (start, end) = in_memory(pos, wide(len))?;
         if len == 0 {
             return Ok(Bytes::new());
+        }
+        if let Some(map) = self.entry.current_map(&lock(&self.entry.open), end) {
+            return Ok(map.slice(start, end));
         }
         Ok(self.entry.map(end)?.slice(start, end))
     }
