@@ -6,7 +6,7 @@
 //! - Nothing is ever stored through a map: a full disk or a bad sector is an error of a call, not a signal.
 //! - A file with unsynced writes keeps its descriptor, so that an error of the kernel's writeback has someone to be told to. Descriptors
 //!   of other files and maps are caches with a limit: the one longest unused goes first.
-//! - One file has one [`file::Entry`], however many handles; it follows renames. A closed descriptor is opened again by name, and the
+//! - One file has one `Entry`, however many handles; it follows renames. A closed descriptor is opened again by name, and the
 //!   file found there must be the same inode.
 //! - After a failed sync every later sync of this disk fails too: the kernel would say `Ok` although the bytes are gone.
 
