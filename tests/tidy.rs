@@ -4,9 +4,14 @@
 //! from one [`Source`] to sentences; below each stands a bad sample that it must catch. Lists of exceptions are ratchets: an
 //! entry holds the exact present size, so a thing may shrink (and its entry with it) but never grow.
 
+#[path = "tidy/code.rs"]
+mod code;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use code::{Source, functions, path_heads, words};
 
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -69,51 +74,12 @@ const UNSAFE_PLACES: &[&str] = &["log/mmap.rs", "log/mmap/"];
 /// Right of the bar time is the runtime's, so that a simulation can own it; these may ask the system.
 const CLOCK_PLACES: &[&str] = &["main.rs", "cli/", "clock.rs"];
 /// Where a task may be spawned outside a `JoinSet`: file and why it cannot be lost.
-const SPAWN_PLACES: &[(&str, &str)] = &[];
+const SPAWN_PLACES: &[(&str, &str)] = &[("broker.rs", "the listener's handle is kept and awaited by Broker::stop")];
 
 /// The repository's top level: nothing else but dot-files and what `.gitignore` names.
 const TOP_LEVEL_ALWAYS: &[&str] =
     &["Cargo.toml", "Cargo.lock", "src", "tests", "config", "docs", "README.md", "LICENSE"];
 const TOP_LEVEL_MAYBE: &[&str] = &["proto", "benches"];
-
-/// One file of `src/`.
-struct Source {
-    /// Relative to `src/`, with `/`.
-    path: String,
-    /// As it stands on disk.
-    text: String,
-    /// With comments, strings and characters blanked; lines keep their numbers.
-    code: String,
-    /// `code` with items under `#[cfg(test)]` blanked too; all blank in a test file.
-    shipped: String,
-}
-
-impl Source {
-    fn new(path: &str, text: &str) -> Self {
-        let code = blank_non_code(text);
-        let shipped = if is_test_file(path) { blank(&code, 0, code.len()) } else { blank_test_items(&code) };
-        Self { path: path.into(), text: text.into(), code, shipped }
-    }
-
-    /// The top-level module that the file belongs to.
-    fn room(&self) -> &str {
-        let first = self.path.split('/').next().unwrap_or_default();
-        first.strip_suffix(".rs").unwrap_or(first)
-    }
-
-    fn is_pure(&self) -> bool {
-        PURE.contains(&self.room())
-    }
-
-    fn is_in(&self, places: &[&str]) -> bool {
-        places.iter().any(|place| self.path == *place || (place.ends_with('/') && self.path.starts_with(place)))
-    }
-
-    fn at(&self, position: usize, what: &str) -> String {
-        let line = self.text[..position].matches('\n').count() + 1;
-        format!("src/{}:{line}: {what}", self.path)
-    }
-}
 
 #[test]
 fn the_tree_is_tidy() {
@@ -445,7 +411,7 @@ fn a_stray_or_missing_top_level_entry_is_found() {
 
 fn read_sources(src: &Path) -> Vec<Source> {
     let mut files = Vec::new();
-    walk(src, &mut files);
+    walk(src, "rs", &mut files);
     files.sort();
     let read = |file: &PathBuf| {
         let text = fs::read_to_string(file).expect("sources are UTF-8");
@@ -455,12 +421,12 @@ fn read_sources(src: &Path) -> Vec<Source> {
     files.iter().map(read).collect()
 }
 
-fn walk(directory: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).expect("a directory of src is readable") {
-        let path = entry.expect("an entry of src is readable").path();
+fn walk(directory: &Path, extension: &str, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a directory of the repository is readable") {
+        let path = entry.expect("an entry of the repository is readable").path();
         if path.is_dir() {
-            walk(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            walk(&path, extension, files);
+        } else if path.extension().is_some_and(|present| present == extension) {
             files.push(path);
         }
     }
@@ -469,10 +435,6 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) {
 fn names_in(root: &Path) -> Vec<String> {
     let entries = fs::read_dir(root).expect("the repository is readable");
     entries.map(|entry| entry.expect("an entry is readable").file_name().to_string_lossy().into_owned()).collect()
-}
-
-fn is_test_file(path: &str) -> bool {
-    path.ends_with("_tests.rs") || path.ends_with("/tests.rs") || path.split('/').any(|part| part == "tests")
 }
 
 /// Compares sizes with their limit and the list of exceptions.
@@ -494,189 +456,4 @@ fn ratchet(
     }
     found.extend(listed.keys().filter(|what| !present.contains_key(*what)).map(|what| format!("{list}: no {what}")));
     found
-}
-
-/// Positions of `word` where neither neighbour continues an identifier.
-fn words(code: &str, word: &str) -> Vec<usize> {
-    let continues = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    let open_end = continues(word.chars().next_back());
-    let whole = |position: &usize| {
-        let before = code[..*position].chars().next_back();
-        let after = code[position + word.len()..].chars().next();
-        !(continues(before) || open_end && continues(after))
-    };
-    code.match_indices(word).map(|(position, _)| position).filter(whole).collect()
-}
-
-/// The first names of a path after `crate::`: one, or those of a `{...}` group.
-fn path_heads(rest: &str) -> Vec<String> {
-    let ident = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    let Some(group) = rest.strip_prefix('{') else {
-        return vec![ident(rest)];
-    };
-    let mut heads = vec![ident(group.trim_start())];
-    let mut depth = 1;
-    for (position, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 1 => heads.push(ident(group[position + 1..].trim_start())),
-            _ => {}
-        }
-        if depth == 0 {
-            break;
-        }
-    }
-    heads
-}
-
-/// Every function with a body: its name and how many lines it takes from `fn` to its closing brace.
-fn functions(code: &str) -> Vec<(String, usize)> {
-    let mut found = Vec::new();
-    for position in words(code, "fn") {
-        let name: String =
-            code[position + 2..].trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        if name.is_empty() {
-            continue; // a function pointer's type
-        }
-        let end = item_end(code, position);
-        if code[..end].ends_with('}') {
-            found.push((name, code[position..end].matches('\n').count() + 1));
-        }
-    }
-    found
-}
-
-/// Where the item that starts at `from` ends: behind its first `;` or its first `{...}`, not counting those inside `()` and `[]`.
-fn item_end(code: &str, from: usize) -> usize {
-    let (mut nested, mut braces) = (0i32, 0i32);
-    for (offset, c) in code[from..].char_indices() {
-        match c {
-            '(' | '[' => nested += 1,
-            ')' | ']' => nested -= 1,
-            '{' if nested == 0 || braces > 0 => braces += 1,
-            '}' if braces > 0 => {
-                braces -= 1;
-                if braces == 0 {
-                    return from + offset + 1;
-                }
-            }
-            ';' if nested == 0 && braces == 0 => return from + offset + 1,
-            _ => {}
-        }
-    }
-    code.len()
-}
-
-/// Blanks every item under `#[cfg(test)]`.
-fn blank_test_items(code: &str) -> String {
-    let mut shipped = code.to_owned();
-    for (position, attribute) in code.match_indices("#[cfg(test)]") {
-        let mut item = position + attribute.len();
-        loop {
-            let rest = &code[item..];
-            let gap = rest.len() - rest.trim_start().len();
-            if !rest.trim_start().starts_with("#[") {
-                break;
-            }
-            item += gap + rest.trim_start().find(']').map_or(rest.trim_start().len(), |end| end + 1);
-        }
-        shipped = blank(&shipped, position, item_end(code, item));
-    }
-    shipped
-}
-
-/// `text` with spaces for everything but line ends between two positions.
-fn blank(text: &str, from: usize, to: usize) -> String {
-    let spaces = text[from..to].bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' });
-    let mut out = String::with_capacity(text.len());
-    out.push_str(&text[..from]);
-    out.extend(spaces);
-    out.push_str(&text[to..]);
-    out
-}
-
-/// Blanks comments, strings and characters; positions and lines stay what they were.
-fn blank_non_code(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    while at < text.len() {
-        let rest = &text[at..];
-        let skip = comment(rest).or_else(|| string(rest, out.chars().next_back())).or_else(|| character(rest));
-        if let Some(length) = skip {
-            out.push_str(&blank(rest, 0, length)[..length]);
-            at += length;
-        } else {
-            let c = rest.chars().next().expect("not at the end");
-            // Outside of strings and comments code is ASCII; whatever is not becomes blanks of the same length.
-            (0..c.len_utf8()).for_each(|_| out.push(if c.is_ascii() { c } else { ' ' }));
-            at += c.len_utf8();
-        }
-    }
-    assert_eq!(out.len(), text.len());
-    out
-}
-
-/// The length of the comment that `rest` starts with. Block comments nest.
-fn comment(rest: &str) -> Option<usize> {
-    if rest.starts_with("//") {
-        return Some(rest.find('\n').unwrap_or(rest.len()));
-    }
-    if !rest.starts_with("/*") {
-        return None;
-    }
-    let (mut depth, mut at) = (1, 2);
-    while depth > 0 && at < rest.len() {
-        match &rest.as_bytes()[at..rest.len().min(at + 2)] {
-            b"/*" => (depth, at) = (depth + 1, at + 2),
-            b"*/" => (depth, at) = (depth - 1, at + 2),
-            _ => at += 1,
-        }
-    }
-    Some(at)
-}
-
-/// The length of the string literal that `rest` starts with, raw ones included.
-fn string(rest: &str, before: Option<char>) -> Option<usize> {
-    let in_word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    let raw = ["r", "br", "cr"].iter().find(|prefix| !in_word && rest.starts_with(**prefix));
-    if let Some(prefix) = raw {
-        let hashes = rest[prefix.len()..].bytes().take_while(|byte| *byte == b'#').count();
-        let open = prefix.len() + hashes;
-        if rest[open..].starts_with('"') {
-            let close = format!("\"{}", "#".repeat(hashes));
-            return Some(rest[open + 1..].find(&close).map_or(rest.len(), |end| open + 1 + end + close.len()));
-        }
-    }
-    if !rest.starts_with('"') {
-        return None;
-    }
-    let mut escaped = false;
-    for (position, byte) in rest.bytes().enumerate().skip(1) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return Some(position + 1),
-            _ => {}
-        }
-    }
-    Some(rest.len())
-}
-
-/// The length of the character literal that `rest` starts with; a lifetime is none.
-fn character(rest: &str) -> Option<usize> {
-    let inside = rest.strip_prefix('\'')?;
-    let first = inside.chars().next()?;
-    if first == '\\' {
-        return Some(2 + inside.char_indices().skip(2).find(|(_, c)| *c == '\'')?.0);
-    }
-    inside[first.len_utf8()..].starts_with('\'').then_some(first.len_utf8() + 2)
-}
-
-#[test]
-fn comments_strings_and_characters_are_blanked_and_lifetimes_are_not() {
-    let text = "a /* b /* c */ d */ e \"f\\\"g\" r#\"h\"i\"# 'j' '\\'' '\\u{1}' &'k str // l\nm é";
-    let code = blank_non_code(text);
-    assert_eq!(code.split_whitespace().collect::<Vec<_>>(), ["a", "e", "&'k", "str", "m"]);
-    assert_eq!(code.find('\n'), text.find('\n'));
 }
