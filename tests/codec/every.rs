@@ -1,0 +1,54 @@
+//! Every message of the codec, for tests that hold for all of them.
+
+use ottla::protocol::api::ApiKey;
+use ottla::protocol::messages::*;
+use ottla::protocol::wire::Message;
+
+/// Something that is done to every message.
+pub trait Visit {
+    /// One message at one version.
+    fn message<M: Message>(&mut self, version: i16);
+}
+
+/// Visits the request and the response of every API at every version.
+#[allow(dead_code)]
+pub fn every_message(visit: &mut impl Visit) {
+    for api in ApiKey::ALL {
+        api.spec().versions.clone().for_each(|version| both_messages(visit, *api, version));
+    }
+}
+
+/// Visits the request and the response of one API.
+pub fn both_messages(visit: &mut impl Visit, api: ApiKey, version: i16) {
+    match api {
+        ApiKey::Produce => both::<ProduceRequest, ProduceResponse>(visit, version),
+        ApiKey::Fetch => both::<FetchRequest, FetchResponse>(visit, version),
+        ApiKey::ListOffsets => both::<ListOffsetsRequest, ListOffsetsResponse>(visit, version),
+        ApiKey::Metadata => both::<MetadataRequest, MetadataResponse>(visit, version),
+        ApiKey::FindCoordinator => both::<FindCoordinatorRequest, FindCoordinatorResponse>(visit, version),
+        ApiKey::ApiVersions => both::<ApiVersionsRequest, ApiVersionsResponse>(visit, version),
+        ApiKey::CreateTopics => both::<CreateTopicsRequest, CreateTopicsResponse>(visit, version),
+        ApiKey::DeleteTopics => both::<DeleteTopicsRequest, DeleteTopicsResponse>(visit, version),
+        ApiKey::DeleteRecords => both::<DeleteRecordsRequest, DeleteRecordsResponse>(visit, version),
+        ApiKey::InitProducerId => both::<InitProducerIdRequest, InitProducerIdResponse>(visit, version),
+        ApiKey::OffsetForLeaderEpoch => {
+            both::<OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse>(visit, version);
+        }
+        ApiKey::DescribeConfigs => both::<DescribeConfigsRequest, DescribeConfigsResponse>(visit, version),
+        ApiKey::AlterConfigs => both::<AlterConfigsRequest, AlterConfigsResponse>(visit, version),
+        ApiKey::DescribeLogDirs => both::<DescribeLogDirsRequest, DescribeLogDirsResponse>(visit, version),
+        ApiKey::CreatePartitions => both::<CreatePartitionsRequest, CreatePartitionsResponse>(visit, version),
+        ApiKey::IncrementalAlterConfigs => {
+            both::<IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse>(visit, version);
+        }
+        ApiKey::DescribeCluster => both::<DescribeClusterRequest, DescribeClusterResponse>(visit, version),
+        ApiKey::DescribeTopicPartitions => {
+            both::<DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse>(visit, version);
+        }
+    }
+}
+
+fn both<Q: Message, P: Message>(visit: &mut impl Visit, version: i16) {
+    visit.message::<Q>(version);
+    visit.message::<P>(version);
+}
