@@ -1,6 +1,6 @@
 //! The configuration: a TOML file, over it the environment, over it the command line's flags.
 //!
-//! One table, [`KEYS`], says for each key where it is stored and what it may be; file, environment and flags are all read through
+//! One table, `KEYS`, says for each key where it is stored and what it may be; file, environment and flags are all read through
 //! it. Reading reports every problem at once, each with where it stands and, for a misspelt name, what was probably meant.
 //!
 //! A leaf: it opens no file, reads no environment and knows no other module but [`crate::ids`]. `config/ottla.toml` holds every
