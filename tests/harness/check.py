@@ -8,14 +8,17 @@ from __future__ import annotations
 import threading
 import time
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from .load import SEQUENCE_BITS, UNACKED, Ledger, identity
 from .wire import EARLIEST, LATEST, Wire
 
-SCAN_SECONDS = 300.0
+SCAN_SECONDS = 60.0
+PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE)
+"""What a consumer reports while a broker is away."""
 Holding = list[array]
 """For each partition, by offset from 0: which record is there."""
 
@@ -35,14 +38,15 @@ class Reader:
         }
         self.consumer = Consumer(config)
         self.consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
+        self.errors: Counter[str] = Counter()
         self.held: Holding = [array("Q") for _ in range(partitions)]
 
     def poll(self) -> None:
         for message in self.consumer.consume(2000, 0.2):
-            error = message.error()
-            if error and error.retriable() or error and error.code() < 0:
-                continue
-            if error:
+            if error := message.error():
+                self.errors[f"partition {message.partition()}: {error.str()}"] += 1
+                if error.retriable() or error.code() in PASSING:
+                    continue
                 raise KafkaException(error)
             held = self.held[message.partition()]
             if message.offset() != len(held):
@@ -54,7 +58,8 @@ class Reader:
         deadline = time.monotonic() + seconds
         while any(len(held) < end for held, end in zip(self.held, ends, strict=True)):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"read {[len(held) for held in self.held]} of {ends}")
+                read = [len(held) for held in self.held]
+                raise TimeoutError(f"read {read} of {ends}; errors seen: {dict(self.errors)}")
             self.poll()
         return self.held
 

@@ -53,9 +53,11 @@ class Load:
     """Producers that write to all partitions of a topic until stopped, retrying for ever."""
 
     def __init__(
-        self, bootstrap: str, topic: str, partitions: int, producers: int = 2, first_producer: int = 0
+        self, bootstrap: str, topic: str, partitions: int, producers: int = 2, a_second: int | None = None
     ) -> None:
+        """With `a_second`, each producer sends about that many records a second; else as many as are acknowledged."""
         self.topic, self.partitions = topic, partitions
+        self.pause_seconds = partitions / a_second if a_second else 0.0
         self.ledger = Ledger()
         self.stopping = threading.Event()
         self.abandoning = False
@@ -70,7 +72,7 @@ class Load:
             "error_cb": self.on_error,
             "log_level": 0,
         }
-        self.producers = {first_producer + n: Producer(config) for n in range(producers)}
+        self.producers = {number: Producer(config) for number in range(producers)}
         self.threads = [threading.Thread(target=self.run, args=one, daemon=True) for one in self.producers.items()]
 
     def start(self) -> Load:
@@ -93,6 +95,7 @@ class Load:
             for partition, log in enumerate(logs):
                 self.send(producer, number, partition, log)
             producer.poll(0)
+            time.sleep(self.pause_seconds)
         while len(producer) and not self.abandoning and not self.ledger.fatal:
             producer.poll(0.1)
 
@@ -132,9 +135,13 @@ class Load:
         return self.ledger
 
     def abandon(self) -> Ledger:
-        """Stop sending and forget what is not acknowledged."""
+        """Stop sending at once, and drop what is not acknowledged: nothing is sent after this returns."""
         self.abandoning = True
         self.stopping.set()
         for thread in self.threads:
             thread.join(10)
+        for producer in self.producers.values():
+            producer.purge()
+            producer.flush(5)
+        self.producers.clear()
         return self.ledger
