@@ -1,0 +1,260 @@
+//! Writing: append, the space for it, and rolling to a new segment.
+//!
+//! # Invariants
+//! - Indexes are contiguous and terms do not fall: checked before anything is written.
+//! - Entries are written into space that has been allocated, so that a full disk is an error before the write, not in it.
+//! - Entries are published only after they were written in full. After a failed write nothing is written to this log again:
+//!   nobody knows what stands behind its end.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::entry::{NewEntry, Point, Stamped};
+use super::error::LogError;
+use super::partition::{Appended, Log, Writer};
+use super::segment::Segment;
+use crate::ids::{RaftIndex, Term, Timestamp};
+
+/// Space that is kept allocated for Raft's own entries, which are appended without asking for space first.
+pub(super) const SLACK_BYTES: u64 = 16 << 10;
+/// Entries written with one call.
+const WRITE_MAX: usize = 256;
+
+impl Log {
+    /// Appends entries behind the log's end. They are readable on return, and durable only after a flush.
+    /// The first entry of a log that never had any may have any index (openraft: 0).
+    ///
+    /// # Errors
+    /// [`LogError::Gap`], [`LogError::TermFalls`], [`LogError::NotABatch`], [`LogError::OffsetsUsedUp`]: nothing was written.
+    /// [`LogError::Full`]: entries that would have needed a new segment or more space were not written; those before them were. It does not
+    /// happen within what [`Log::reserve`] granted. Any other error: the log has stopped.
+    ///
+    /// # Panics
+    /// Without entries.
+    pub fn append(&self, entries: &[NewEntry]) -> Result<Appended, LogError> {
+        assert!(!entries.is_empty(), "an append has at least one entry");
+        let writer = self.writer();
+        self.check_not_failed()?;
+        let stamped = self.stamp(entries)?;
+        let mut rest = &stamped[..];
+        while let Some(first) = rest.first() {
+            let segment = self.segment_for(&writer, first)?;
+            let (limit, end) = {
+                let state = segment.lock();
+                (state.limit, state.end.pos)
+            };
+            let mut bytes = first.size();
+            let mut count = 1;
+            while let Some(next) = rest.get(count).filter(|_| count < WRITE_MAX)
+                && end + bytes + next.size() <= limit
+            {
+                bytes += next.size();
+                count += 1;
+            }
+            allocate(&segment, end + bytes)?;
+            let (now, later) = rest.split_at(count);
+            self.write(&segment, end, now)?;
+            self.publish(&segment, now);
+            rest = later;
+        }
+        let shared = self.shared();
+        let last = shared.last.expect("an entry was just appended");
+        Ok(Appended { last, next_offset: shared.next_offset })
+    }
+
+    /// Makes sure that the next `bytes` bytes of entries, beside some of Raft's own, can be appended whatever else fills the disk.
+    /// `bytes` counts from the log's present end: what was reserved before and is not appended yet has to be in it.
+    ///
+    /// # Errors
+    /// [`LogError::Full`]: nothing was changed.
+    pub fn reserve(&self, bytes: u64) -> Result<(), LogError> {
+        let writer = self.writer();
+        self.check_not_failed()?;
+        let needed = bytes.saturating_add(SLACK_BYTES);
+        let Some(first) = self.shared().next_index() else {
+            // Nobody knows the first index yet. Raft appends its first entry without asking, before any of a client's.
+            return if self.disk.space()?.free_bytes < needed { Err(LogError::Full) } else { Ok(()) };
+        };
+        let fits = |segment: &Arc<Segment>| {
+            let state = segment.lock();
+            state.end.pos == 0 || state.end.pos.saturating_add(bytes) <= state.limit
+        };
+        let segment = match self.active().filter(fits) {
+            Some(segment) => segment,
+            None => self.roll_to(&writer, first, needed)?,
+        };
+        let end = {
+            let mut state = segment.lock();
+            state.limit = state.limit.max(state.end.pos.saturating_add(bytes));
+            state.end.pos
+        };
+        allocate(&segment, end.saturating_add(needed))
+    }
+
+    /// Whether the active segment should be rolled because its first batch is older than `segment_ms` (Kafka: `segment.ms`).
+    /// May block for a moment, on the first call after a start.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn roll_due(&self, now: Timestamp, segment_ms: i64) -> Result<bool, LogError> {
+        let Some(active) = self.active() else { return Ok(false) };
+        let unknown = active.lock().timestamps().is_none();
+        if unknown {
+            self.load_index(&active)?;
+        }
+        let first = active.lock().timestamps().map_or(-1, |(first, _)| first.0);
+        Ok(first >= 0 && now.0.saturating_sub(first) >= segment_ms)
+    }
+
+    /// Ends the active segment, unless it is empty; the next entry begins a new one.
+    ///
+    /// # Errors
+    /// [`LogError::Full`] if there is no space for the new one: nothing was changed.
+    pub fn roll(&self) -> Result<(), LogError> {
+        let writer = self.writer();
+        self.check_not_failed()?;
+        let next = self.shared().next_index();
+        if let (Some(first), Some(active)) = (next, self.active())
+            && active.lock().end.pos > 0
+        {
+            self.roll_to(&writer, first, SLACK_BYTES)?;
+        }
+        Ok(())
+    }
+
+    fn stamp(&self, entries: &[NewEntry]) -> Result<Vec<Stamped>, LogError> {
+        let (mut next, mut last_term, mut offset) = {
+            let shared = self.shared();
+            (shared.next_index(), shared.last_term(), shared.next_offset)
+        };
+        let mut stamped = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let expected = next.unwrap_or(entry.id.index);
+            if entry.id.index != expected {
+                return Err(LogError::Gap { expected, found: entry.id });
+            }
+            if entry.id.term < last_term {
+                return Err(LogError::TermFalls { last: last_term, found: entry.id });
+            }
+            if entry.id.term > Term::MAX {
+                return Err(LogError::NotABatch(entry.id));
+            }
+            let one = Stamped::new(entry, offset).ok_or(LogError::NotABatch(entry.id))?;
+            let at = Point { pos: 0, index: expected, offset };
+            offset = at.step(&one.header, u64::MAX).map_err(|_| LogError::OffsetsUsedUp)?.offset;
+            (next, last_term) = (Some(expected.next()), entry.id.term);
+            stamped.push(one);
+        }
+        Ok(stamped)
+    }
+
+    /// The segment that an entry goes to: the active one if it fits, otherwise a new one.
+    fn segment_for(&self, writer: &Writer, entry: &Stamped) -> Result<Arc<Segment>, LogError> {
+        if let Some(active) = self.active() {
+            let state = active.lock();
+            if state.end.pos == 0 || state.end.pos + entry.size() <= state.limit {
+                drop(state);
+                return Ok(active);
+            }
+        }
+        self.roll_to(writer, entry.id.index, entry.size())
+    }
+
+    /// Begins a new segment at the log's end, with space for so many bytes.
+    fn roll_to(&self, writer: &Writer, first: RaftIndex, bytes: u64) -> Result<Arc<Segment>, LogError> {
+        let name = self.shared().next_name(first, writer.generation);
+        let limit = writer.config.segment_bytes;
+        let space = bytes.max(step(0).min(limit));
+        let segment = match Segment::create(self.disk.as_ref(), &self.dir, name, space, limit) {
+            Ok(segment) => segment,
+            Err(error) => return Err(self.stop_unless_full(error.into())),
+        };
+        let sealed = {
+            let mut shared = self.shared_mut();
+            let sealed = shared.segments.last().filter(|_| shared.has_active).cloned();
+            if let Some(sealed) = &sealed {
+                sealed.lock().sealed = true;
+            }
+            shared.segments.push(Arc::clone(&segment));
+            shared.has_active = true;
+            shared.names += 1;
+            sealed
+        };
+        if let Some(sealed) = sealed {
+            // Gives back what was allocated ahead; nothing is mapped past the data's end.
+            let end = sealed.lock().end.pos;
+            if let Err(error) = sealed.file.set_len(end) {
+                return Err(self.stop_unless_full(LogError::Io(error)));
+            }
+            self.write_index_later(&sealed);
+        }
+        Ok(segment)
+    }
+
+    fn write(&self, segment: &Segment, pos: u64, entries: &[Stamped]) -> Result<(), LogError> {
+        let slices: Vec<IoSlice<'_>> = entries.iter().flat_map(Stamped::slices).collect();
+        segment.file.write_at(pos, &slices).map_err(|error| {
+            self.failed.store(true, Ordering::Release);
+            LogError::Io(error)
+        })
+    }
+
+    /// Makes written entries readable.
+    fn publish(&self, segment: &Arc<Segment>, entries: &[Stamped]) {
+        let mut guard = self.shared_mut();
+        let shared = &mut *guard;
+        let mut state = segment.lock();
+        if state.synced == state.end.pos {
+            shared.dirty.push_back(Arc::clone(segment));
+        }
+        state.publish(entries, |entry, at, next| {
+            shared.epochs.observe(entry.id, at.offset);
+            shared.recent.push(segment, entry, at, next);
+        });
+        shared.next_offset = state.end.offset;
+        shared.last = entries.last().map(|entry| entry.id);
+    }
+
+    fn stop_unless_full(&self, error: LogError) -> LogError {
+        if !matches!(error, LogError::Full) {
+            self.failed.store(true, Ordering::Release);
+        }
+        error
+    }
+}
+
+/// Makes sure that a segment has space up to `needed`, and more if that is to be had.
+fn allocate(segment: &Segment, needed: u64) -> Result<(), LogError> {
+    let (allocated, end, limit) = {
+        let state = segment.lock();
+        (state.allocated, state.end.pos, state.limit)
+    };
+    if needed <= allocated {
+        return Ok(());
+    }
+    let ahead = needed.max((end + step(end)).min(limit));
+    let to = match segment.file.allocate(allocated, ahead - allocated) {
+        Ok(()) => ahead,
+        Err(_) if ahead > needed => {
+            segment.file.allocate(allocated, needed - allocated)?;
+            needed
+        }
+        Err(error) => return Err(error.into()),
+    };
+    segment.lock().allocated = to;
+    Ok(())
+}
+
+/// By how much the space of a segment with so many bytes grows.
+fn step(end: u64) -> u64 {
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    match end {
+        0..KIB => 64 * KIB,
+        KIB..MIB => MIB,
+        MIB..8_388_608 => 4 * MIB,
+        8_388_608..67_108_864 => 16 * MIB,
+        _ => 32 * MIB,
+    }
+}

@@ -1,0 +1,149 @@
+//! The epoch table of one log: which term each entry is of.
+//!
+//! A term enters with its first entry (the blank that a new leader appends) and leaves when truncation removes that
+//! entry. Terms and indexes strictly rise; first offsets do not fall. `OffsetForLeaderEpoch` is answered from here (KIP-101).
+
+use crate::ids::{LogId, Offset, RaftIndex, Term};
+
+/// Where a term begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochStart {
+    /// The term, which is also the Kafka leader epoch.
+    pub term: Term,
+    /// The index of its first entry.
+    pub index: RaftIndex,
+    /// That entry's base offset.
+    pub offset: Offset,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EpochTable(Vec<EpochStart>);
+
+impl EpochTable {
+    /// A table from its parts, as a descriptor holds them; `None` if they do not rise.
+    #[must_use]
+    pub fn new(starts: Vec<EpochStart>) -> Option<Self> {
+        let rises = |pair: &[EpochStart]| {
+            pair[0].term < pair[1].term && pair[0].index < pair[1].index && pair[0].offset <= pair[1].offset
+        };
+        starts.windows(2).all(rises).then_some(Self(starts))
+    }
+
+    /// The table's parts, oldest first.
+    #[must_use]
+    pub fn starts(&self) -> &[EpochStart] {
+        &self.0
+    }
+
+    /// Takes note of an entry at the log's end.
+    ///
+    /// # Panics
+    /// If its term is lower than the last one: the caller has checked.
+    pub fn observe(&mut self, id: LogId, base_offset: Offset) {
+        match self.0.last() {
+            Some(last) if last.term == id.term => {}
+            Some(last) => {
+                assert!(last.term < id.term && last.index < id.index, "terms and indexes of a log rise");
+                self.0.push(EpochStart { term: id.term, index: id.index, offset: base_offset });
+            }
+            None => self.0.push(EpochStart { term: id.term, index: id.index, offset: base_offset }),
+        }
+    }
+
+    /// Forgets the terms that begin at or above `index`.
+    pub fn cut(&mut self, index: RaftIndex) {
+        self.0.retain(|start| start.index < index);
+    }
+
+    /// Forgets the terms that end below `offset`: of those that begin at or below it the last one stays.
+    pub fn forget_before(&mut self, offset: Offset) {
+        let keep = self.0.partition_point(|start| start.offset <= offset).saturating_sub(1);
+        self.0.drain(..keep);
+    }
+
+    /// The table as it stood when `index` was the last entry.
+    #[must_use]
+    pub fn upto(&self, index: RaftIndex) -> Vec<EpochStart> {
+        self.0.iter().copied().take_while(|start| start.index <= index).collect()
+    }
+
+    /// The term of the entry at `index`, if the table reaches back to it.
+    #[must_use]
+    pub fn term_at(&self, index: RaftIndex) -> Option<Term> {
+        let after = self.0.partition_point(|start| start.index <= index);
+        after.checked_sub(1).map(|at| self.0[at].term)
+    }
+
+    /// The term of the batch that holds `offset`, if the table reaches back to it.
+    #[must_use]
+    pub fn term_at_offset(&self, offset: Offset) -> Option<Term> {
+        let after = self.0.partition_point(|start| start.offset <= offset);
+        after.checked_sub(1).map(|at| self.0[at].term)
+    }
+
+    /// For a consumer that last saw `term`: the largest known term at or below it, and where that one's offsets end.
+    /// `None` if all known terms are higher and nothing is known of what was before, or if `term` is higher than all.
+    #[must_use]
+    pub fn end_of(&self, term: Term, next_offset: Offset) -> Option<(Term, Offset)> {
+        let last = self.0.last()?;
+        if term > last.term {
+            return None;
+        }
+        if term == last.term {
+            return Some((term, next_offset));
+        }
+        let after = self.0.partition_point(|start| start.term <= term);
+        match after.checked_sub(1) {
+            Some(at) => Some((self.0[at].term, self.0[after].offset)),
+            None => Some((term, self.0[0].offset)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(term: u64, index: u64, offset: i64) -> EpochStart {
+        EpochStart { term: Term(term), index: RaftIndex(index), offset: Offset(offset) }
+    }
+
+    fn table() -> EpochTable {
+        EpochTable::new(vec![start(1, 0, 0), start(3, 5, 10), start(4, 9, 10), start(7, 12, 30)]).expect("rises")
+    }
+
+    #[test]
+    fn an_epoch_ends_where_the_next_one_begins() {
+        let end = |term| table().end_of(Term(term), Offset(44)).map(|(term, offset)| (term.0, offset.0));
+        assert_eq!(end(1), Some((1, 10)));
+        assert_eq!(end(2), Some((1, 10)), "a term that never led here: the one before it counts");
+        assert_eq!(end(3), Some((3, 10)), "a term without records is empty");
+        assert_eq!(end(6), Some((4, 30)));
+        assert_eq!(end(7), Some((7, 44)));
+        assert_eq!(end(8), None);
+        assert_eq!(end(0), Some((0, 0)), "older than all that is known: everything after may have changed");
+        assert_eq!(EpochTable::default().end_of(Term(1), Offset(0)), None);
+    }
+
+    #[test]
+    fn entries_know_their_term_and_truncation_takes_it_back() {
+        let mut table = table();
+        assert_eq!(table.term_at(RaftIndex(8)), Some(Term(3)));
+        assert_eq!(table.term_at_offset(Offset(29)), Some(Term(4)));
+        table.cut(RaftIndex(9));
+        assert_eq!(table.term_at(RaftIndex(11)), Some(Term(3)));
+        table.observe(LogId { term: Term(9), index: RaftIndex(9) }, Offset(20));
+        table.observe(LogId { term: Term(9), index: RaftIndex(10) }, Offset(20));
+        assert_eq!(table.starts().last(), Some(&start(9, 9, 20)));
+        table.forget_before(Offset(15));
+        assert_eq!(table.starts(), [start(3, 5, 10), start(9, 9, 20)]);
+        assert_eq!(table.upto(RaftIndex(8)), [start(3, 5, 10)]);
+    }
+
+    #[test]
+    fn a_table_that_does_not_rise_is_refused() {
+        assert_eq!(EpochTable::new(vec![start(2, 0, 0), start(2, 4, 9)]), None);
+        assert_eq!(EpochTable::new(vec![start(2, 5, 9), start(3, 6, 8)]), None);
+    }
+}
