@@ -13,6 +13,7 @@
 pub mod partition;
 pub mod producer_state;
 pub mod state_bytes;
+pub mod topic_config;
 
 use bytes::Bytes;
 
