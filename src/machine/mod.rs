@@ -1,7 +1,7 @@
 //! The machines: the state that a Raft group's committed entries fold into.
 //!
-//! Each partition of a topic has a [`partition::PartitionMachine`] (log start, producer state). Work on a machine has two
-//! halves:
+//! Each partition of a topic has a [`partition::PartitionMachine`] (log start, producer state); the cluster's own group has
+//! a [`controller::Controller`] (topics, configs, brokers, ids). Work on a machine has two halves:
 //! - *decide*, on the leader: a pure look at the state (and at what is proposed but not yet committed) that yields an entry
 //!   to propose, or a typed refusal. It changes nothing.
 //! - *apply*, on every replica alike, in log order: folds a committed entry in. It asks no clock, draws no random number
@@ -10,6 +10,7 @@
 //! Invariant: state is a function of the entries' prefix, and `restore(snapshot())` equals it.
 //! Bytes of commands and snapshots are stable: numbered tags, a version in front, golden tests.
 
+pub mod controller;
 pub mod partition;
 pub mod producer_state;
 pub mod state_bytes;
@@ -71,7 +72,7 @@ pub enum MachineError {
     /// A snapshot's bytes.
     #[error("read snapshot: {0}")]
     Snapshot(StateError),
-    /// A command that this machine has no state for: what it names is not there.
-    #[error("command does not fit the state: {0}")]
-    Misfit(&'static str),
+    /// A record batch in a group that stores none.
+    #[error("a record batch in a group that stores none")]
+    Records,
 }

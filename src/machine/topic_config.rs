@@ -205,7 +205,7 @@ impl Definition {
     fn check_ratio(&self, value: &str) -> Result<(), Invalid> {
         let number: f64 = value.parse().map_err(|_| self.not_a_number(value))?;
         // Written so that NaN, which compares with nothing, is refused.
-        if number >= 0.0 && number <= 1.0 {
+        if (0.0..=1.0).contains(&number) {
             return Ok(());
         }
         let must = if number > 1.0 { "Value must be no more than 1" } else { "Value must be at least 0" };

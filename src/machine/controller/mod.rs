@@ -1,0 +1,357 @@
+//! The machine of the cluster's own group: which brokers, topics, partitions, configs and ids there are.
+//!
+//! Requests are decided on the leader by the `decide_*` functions (one file for each noun), which yield [`Record`]s to
+//! propose as one entry ([`record::encode_entry`]), or a [`Refusal`] that says why not. Ids and choices at random come in
+//! as arguments. Whoever proposes decides one request at a time: the next only when the entry before is applied, so that
+//! every decision sees all that was decided.
+//!
+//! # Invariants
+//! - A topic's name, its id, and its name with `.` read as `_`, each belong to one topic only.
+//! - Incarnations and producer ids are handed out once, also across deletion of what they were handed to.
+//! - A partition has at least one replica, and no two on one broker.
+//!
+//! [`Machine::apply`] keeps them whatever it is given: a record that does not fit the state is skipped, on every replica
+//! alike. So a proposer learns from the state after its entry whether it took effect (a topic id is never used twice).
+
+pub mod brokers;
+pub mod configs;
+pub mod names;
+pub mod placement;
+pub mod record;
+pub mod refusal;
+pub mod topics;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::state_bytes::{Reader, StateError, Writer};
+use super::topic_config::Values;
+use super::{Committed, Machine, MachineError, What};
+use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ProducerId, ReplicaId, TopicId};
+use names::fold_name;
+pub use record::{DirectoryId, Record, Resource};
+pub use refusal::{Kind, Refusal};
+
+const SNAPSHOT_VERSION: u8 = 1;
+
+/// Partitions of all topics together.
+pub const PARTITIONS_MAX: usize = 200_000;
+/// Partitions that one request creates at most (Kafka's own limit).
+pub const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
+/// Producer ids that a broker reserves at a time (Kafka's block size).
+pub const PRODUCER_ID_BLOCK: i64 = 1000;
+
+/// A broker that has joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// The data directory that it joined with.
+    pub directory: DirectoryId,
+}
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its id, new on each creation.
+    pub id: TopicId,
+    /// Its name.
+    pub name: String,
+    /// The replicas of each partition, the preferred leader first.
+    pub partitions: Vec<Vec<ReplicaId>>,
+    /// The configs set on it.
+    pub configs: Values,
+}
+
+/// The state of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Controller {
+    cluster_id: Option<String>,
+    brokers: BTreeMap<BrokerId, Broker>,
+    topics: BTreeMap<TopicId, Topic>,
+    names: BTreeMap<String, TopicId>,
+    /// Names with `.` read as `_`.
+    folded: BTreeMap<String, TopicId>,
+    partitions: usize,
+    broker_configs: BTreeMap<BrokerId, Values>,
+    default_broker_configs: Values,
+    next_producer_id: ProducerId,
+    next_incarnation: Incarnation,
+}
+
+impl Controller {
+    /// The cluster's id; none before it is founded.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
+    }
+
+    /// The brokers, by id.
+    pub fn brokers(&self) -> impl Iterator<Item = (BrokerId, &Broker)> {
+        self.brokers.iter().map(|(id, broker)| (*id, broker))
+    }
+
+    /// The topic of that name.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<&Topic> {
+        self.names.get(name).map(|id| &self.topics[id])
+    }
+
+    /// The topic of that id.
+    #[must_use]
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Topic> {
+        self.topics.get(&id)
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.names.values().map(|id| &self.topics[id])
+    }
+
+    /// The topics whose names are not less than `name`, by name: to go on where an answer was cut.
+    pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Topic> {
+        self.names
+            .range::<str, _>((std::ops::Bound::Included(name), std::ops::Bound::Unbounded))
+            .map(|(_, id)| &self.topics[id])
+    }
+
+    /// Number of partitions of all topics.
+    #[must_use]
+    pub const fn partition_count(&self) -> usize {
+        self.partitions
+    }
+
+    /// The replicas of one partition.
+    #[must_use]
+    pub fn replicas(&self, partition: PartitionId) -> Option<&[ReplicaId]> {
+        let at = usize::try_from(partition.partition.0).ok()?;
+        self.topics.get(&partition.topic)?.partitions.get(at).map(Vec::as_slice)
+    }
+
+    /// All replicas that one broker is to hold, by partition.
+    pub fn replicas_on(&self, broker: BrokerId) -> impl Iterator<Item = (PartitionId, ReplicaId)> {
+        self.topics.values().flat_map(move |topic| {
+            (0..).zip(&topic.partitions).flat_map(move |(at, replicas)| {
+                let id = PartitionId { topic: topic.id, partition: PartitionIndex(at) };
+                replicas.iter().filter(move |replica| replica.broker == broker).map(move |replica| (id, *replica))
+            })
+        })
+    }
+
+    /// The configs set for one broker while it ran, by the broker's names.
+    #[must_use]
+    pub fn broker_configs(&self, broker: BrokerId) -> &Values {
+        static NONE: Values = Values::new();
+        self.broker_configs.get(&broker).unwrap_or(&NONE)
+    }
+
+    /// The configs set for all brokers while they ran.
+    #[must_use]
+    pub const fn default_broker_configs(&self) -> &Values {
+        &self.default_broker_configs
+    }
+
+    /// Folds one record in; says whether it fitted the state.
+    fn fold(&mut self, record: Record) -> bool {
+        match record {
+            Record::ClusterFounded { cluster_id } => {
+                let fits = self.cluster_id.is_none();
+                self.cluster_id.get_or_insert(cluster_id);
+                fits
+            }
+            Record::BrokerJoined { broker, directory } => {
+                self.brokers.insert(broker, Broker { directory });
+                true
+            }
+            Record::TopicCreated(topic) => self.add_topic(topic),
+            Record::TopicDeleted { topic } => self.remove_topic(topic),
+            Record::PartitionsAdded { topic, first, partitions } => self.add_partitions(topic, first, partitions),
+            Record::ConfigSet { resource, name, value } => match self.values_mut(resource) {
+                Some(values) => {
+                    values.insert(name, value);
+                    true
+                }
+                None => false,
+            },
+            Record::ConfigRemoved { resource, name } => {
+                let removed = self.values_mut(resource).and_then(|values| values.remove(&name)).is_some();
+                self.broker_configs.retain(|_, values| !values.is_empty());
+                removed
+            }
+            Record::ProducerIdsReserved { first, next } => {
+                let fits = first == self.next_producer_id && next > first;
+                if fits {
+                    self.next_producer_id = next;
+                }
+                fits
+            }
+            Record::ReplicaReplaced { partition, old, new } => self.replace_replica(partition, old, new),
+        }
+    }
+
+    fn add_topic(&mut self, topic: Topic) -> bool {
+        let folded = fold_name(&topic.name);
+        if self.topics.contains_key(&topic.id)
+            || self.names.contains_key(&topic.name)
+            || self.folded.contains_key(&folded)
+        {
+            return false;
+        }
+        if topic.partitions.is_empty() || !self.take_incarnations(&topic.partitions) {
+            return false;
+        }
+        self.partitions += topic.partitions.len();
+        self.names.insert(topic.name.clone(), topic.id);
+        self.folded.insert(folded, topic.id);
+        self.topics.insert(topic.id, topic);
+        true
+    }
+
+    fn remove_topic(&mut self, id: TopicId) -> bool {
+        let Some(topic) = self.topics.remove(&id) else { return false };
+        self.partitions -= topic.partitions.len();
+        self.names.remove(&topic.name);
+        self.folded.remove(&fold_name(&topic.name));
+        true
+    }
+
+    fn add_partitions(&mut self, id: TopicId, first: PartitionIndex, added: Vec<Vec<ReplicaId>>) -> bool {
+        let present = self.topics.get(&id).map(|topic| topic.partitions.len());
+        if present.is_none() || usize::try_from(first.0).ok() != present || !self.take_incarnations(&added) {
+            return false;
+        }
+        self.partitions += added.len();
+        self.topics.get_mut(&id).expect("looked up above").partitions.extend(added);
+        true
+    }
+
+    fn replace_replica(&mut self, partition: PartitionId, old: ReplicaId, new: ReplicaId) -> bool {
+        let Ok(at) = usize::try_from(partition.partition.0) else { return false };
+        let replicas = self.topics.get_mut(&partition.topic).and_then(|topic| topic.partitions.get_mut(at));
+        let Some(place) = replicas.and_then(|replicas| replicas.iter_mut().find(|replica| **replica == old)) else {
+            return false;
+        };
+        if new.broker != old.broker || new.incarnation < self.next_incarnation {
+            return false;
+        }
+        *place = new;
+        self.next_incarnation = new.incarnation.next();
+        true
+    }
+
+    /// Takes note of the incarnations of new replicas. Refuses the whole when one was handed out before, when a broker
+    /// appears twice in a partition, or when a partition has none.
+    fn take_incarnations(&mut self, partitions: &[Vec<ReplicaId>]) -> bool {
+        let mut next = self.next_incarnation;
+        for replicas in partitions {
+            let distinct: std::collections::BTreeSet<_> = replicas.iter().map(|replica| replica.broker).collect();
+            if replicas.is_empty() || distinct.len() != replicas.len() {
+                return false;
+            }
+            for replica in replicas {
+                if replica.incarnation < next || replica.incarnation.0 == u64::MAX {
+                    return false;
+                }
+                next = replica.incarnation.next();
+            }
+        }
+        self.next_incarnation = next;
+        true
+    }
+
+    fn values(&self, resource: Resource) -> Option<&Values> {
+        match resource {
+            Resource::Topic(id) => self.topics.get(&id).map(|topic| &topic.configs),
+            Resource::Broker(broker) => Some(self.broker_configs(broker)),
+            Resource::AllBrokers => Some(&self.default_broker_configs),
+        }
+    }
+
+    fn values_mut(&mut self, resource: Resource) -> Option<&mut Values> {
+        match resource {
+            Resource::Topic(id) => self.topics.get_mut(&id).map(|topic| &mut topic.configs),
+            Resource::Broker(broker) => Some(self.broker_configs.entry(broker).or_default()),
+            Resource::AllBrokers => Some(&mut self.default_broker_configs),
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, StateError> {
+        from.version(SNAPSHOT_VERSION)?;
+        let mut state = Self::default();
+        if from.u8("whether founded")? != 0 {
+            state.cluster_id = Some(from.text("cluster id")?.to_owned());
+        }
+        for _ in 0..from.count(20, "brokers")? {
+            let broker = BrokerId(from.i32("broker id")?);
+            state.brokers.insert(broker, Broker { directory: DirectoryId(from.array("directory id")?) });
+        }
+        state.default_broker_configs = record::read_values(from)?;
+        for _ in 0..from.count(8, "brokers with configs")? {
+            let broker = BrokerId(from.i32("broker id")?);
+            state.broker_configs.insert(broker, record::read_values(from)?);
+        }
+        // Replicas that were replaced have later incarnations than their neighbours, so topics are not `fold`ed in.
+        for _ in 0..from.count(record::TOPIC_BYTES_MIN, "topics")? {
+            let topic = record::read_topic(from)?;
+            state.partitions += topic.partitions.len();
+            let folded = state.folded.insert(fold_name(&topic.name), topic.id);
+            let named = state.names.insert(topic.name.clone(), topic.id);
+            if folded.is_some() || named.is_some() || state.topics.insert(topic.id, topic).is_some() {
+                return Err(StateError::Invalid("topic: twice"));
+            }
+        }
+        state.next_producer_id = ProducerId(from.i64("next producer id")?);
+        state.next_incarnation = Incarnation(from.u64("next incarnation")?);
+        from.end()?;
+        Ok(state)
+    }
+}
+
+impl Machine for Controller {
+    fn apply(&mut self, entry: Committed<'_>) -> Result<(), MachineError> {
+        match entry.what {
+            What::Blank => {}
+            What::Records(_) => return Err(MachineError::Records),
+            What::Command(bytes) => {
+                // All are read before the first takes effect: an entry counts as a whole or not at all.
+                for record in record::decode_entry(bytes).map_err(MachineError::Command)? {
+                    self.fold(record);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Bytes {
+        let mut out = Writer::tagged(SNAPSHOT_VERSION);
+        out.u8(u8::from(self.cluster_id.is_some()));
+        if let Some(id) = &self.cluster_id {
+            out.text(id);
+        }
+        out.count(self.brokers.len());
+        for (id, broker) in &self.brokers {
+            out.i32(id.0);
+            out.raw(&broker.directory.0);
+        }
+        record::write_values(&mut out, &self.default_broker_configs);
+        out.count(self.broker_configs.len());
+        for (broker, values) in &self.broker_configs {
+            out.i32(broker.0);
+            record::write_values(&mut out, values);
+        }
+        out.count(self.topics.len());
+        for topic in self.topics.values() {
+            record::write_topic(&mut out, topic);
+        }
+        out.i64(self.next_producer_id.0);
+        out.u64(self.next_incarnation.0);
+        out.finish()
+    }
+
+    fn restore(snapshot: &[u8]) -> Result<Self, MachineError> {
+        Self::read(&mut Reader::new(snapshot)).map_err(MachineError::Snapshot)
+    }
+}
+
+#[cfg(test)]
+#[path = "controller_tests.rs"]
+mod tests;

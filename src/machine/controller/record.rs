@@ -1,0 +1,324 @@
+//! What the controller's entries hold: records with numbered tags. Tags are stored and never used anew.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::Topic;
+use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ProducerId, ReplicaId, TopicId};
+use crate::machine::state_bytes::{Reader, StateError, Writer};
+use crate::machine::topic_config::Values;
+
+const CLUSTER_FOUNDED: u8 = 1;
+const BROKER_JOINED: u8 = 2;
+const TOPIC_CREATED: u8 = 3;
+const TOPIC_DELETED: u8 = 4;
+const PARTITIONS_ADDED: u8 = 5;
+const CONFIG_SET: u8 = 6;
+const CONFIG_REMOVED: u8 = 7;
+const PRODUCER_IDS_RESERVED: u8 = 8;
+const REPLICA_REPLACED: u8 = 9;
+
+// Kafka's numbers of resource types; the last is Ottla's own.
+const RESOURCE_TOPIC: u8 = 2;
+const RESOURCE_BROKER: u8 = 4;
+const RESOURCE_ALL_BROKERS: u8 = 100;
+
+const REPLICA_BYTES: usize = 4 + 8;
+/// Id, name, and the three counts.
+pub(super) const TOPIC_BYTES_MIN: usize = 16 + 4 + 4 + 4;
+
+/// A data directory's id, drawn when it was set up: tells a broker that lost its disk from one that has it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DirectoryId(pub [u8; 16]);
+
+impl fmt::Display for DirectoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_bytes(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for DirectoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What configs are set on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// A topic.
+    Topic(TopicId),
+    /// One broker.
+    Broker(BrokerId),
+    /// All brokers.
+    AllBrokers,
+}
+
+/// One change to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The cluster has an id.
+    ClusterFounded {
+        /// The id.
+        cluster_id: String,
+    },
+    /// A broker joined, or came back with another data directory.
+    BrokerJoined {
+        /// The broker.
+        broker: BrokerId,
+        /// Its data directory.
+        directory: DirectoryId,
+    },
+    /// A topic is there.
+    TopicCreated(Topic),
+    /// A topic is gone.
+    TopicDeleted {
+        /// The topic.
+        topic: TopicId,
+    },
+    /// A topic has more partitions.
+    PartitionsAdded {
+        /// The topic.
+        topic: TopicId,
+        /// Number of the first new one: that of partitions so far.
+        first: PartitionIndex,
+        /// The replicas of each.
+        partitions: Vec<Vec<ReplicaId>>,
+    },
+    /// A config has a value.
+    ConfigSet {
+        /// On what.
+        resource: Resource,
+        /// The config.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// A config has its default again.
+    ConfigRemoved {
+        /// On what.
+        resource: Resource,
+        /// The config.
+        name: String,
+    },
+    /// A broker may hand out the producer ids from `first` up to and without `next`.
+    ProducerIdsReserved {
+        /// The first id.
+        first: ProducerId,
+        /// The first of the next block.
+        next: ProducerId,
+    },
+    /// A replica that has forgotten starts again under a new incarnation.
+    ReplicaReplaced {
+        /// The partition.
+        partition: PartitionId,
+        /// The one that has forgotten.
+        old: ReplicaId,
+        /// The one in its place, on the same broker.
+        new: ReplicaId,
+    },
+}
+
+/// The records as the body of one entry: they take effect together.
+#[must_use]
+pub fn encode_entry(records: &[Record]) -> Bytes {
+    let mut out = Writer::default();
+    for record in records {
+        record.write(&mut out);
+    }
+    out.finish()
+}
+
+/// Reads what [`encode_entry`] wrote.
+///
+/// # Errors
+/// When the bytes are damaged, or hold a record of a newer version.
+pub fn decode_entry(bytes: &[u8]) -> Result<Vec<Record>, StateError> {
+    let mut from = Reader::new(bytes);
+    let mut records = Vec::new();
+    while from.end().is_err() {
+        records.push(Record::read(&mut from)?);
+    }
+    Ok(records)
+}
+
+impl Record {
+    fn write(&self, out: &mut Writer) {
+        match self {
+            Self::ClusterFounded { cluster_id } => {
+                out.u8(CLUSTER_FOUNDED);
+                out.text(cluster_id);
+            }
+            Self::BrokerJoined { broker, directory } => {
+                out.u8(BROKER_JOINED);
+                out.i32(broker.0);
+                out.raw(&directory.0);
+            }
+            Self::TopicCreated(topic) => {
+                out.u8(TOPIC_CREATED);
+                write_topic(out, topic);
+            }
+            Self::TopicDeleted { topic } => {
+                out.u8(TOPIC_DELETED);
+                out.raw(&topic.0);
+            }
+            Self::PartitionsAdded { topic, first, partitions } => {
+                out.u8(PARTITIONS_ADDED);
+                out.raw(&topic.0);
+                out.i32(first.0);
+                write_partitions(out, partitions);
+            }
+            Self::ConfigSet { resource, name, value } => {
+                out.u8(CONFIG_SET);
+                write_resource(out, *resource);
+                out.text(name);
+                out.text(value);
+            }
+            Self::ConfigRemoved { resource, name } => {
+                out.u8(CONFIG_REMOVED);
+                write_resource(out, *resource);
+                out.text(name);
+            }
+            Self::ProducerIdsReserved { first, next } => {
+                out.u8(PRODUCER_IDS_RESERVED);
+                out.i64(first.0);
+                out.i64(next.0);
+            }
+            Self::ReplicaReplaced { partition, old, new } => {
+                out.u8(REPLICA_REPLACED);
+                out.raw(&partition.topic.0);
+                out.i32(partition.partition.0);
+                write_replica(out, *old);
+                write_replica(out, *new);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, StateError> {
+        Ok(match from.u8("record")? {
+            CLUSTER_FOUNDED => Self::ClusterFounded { cluster_id: from.text("cluster id")?.to_owned() },
+            BROKER_JOINED => Self::BrokerJoined {
+                broker: BrokerId(from.i32("broker id")?),
+                directory: DirectoryId(from.array("directory id")?),
+            },
+            TOPIC_CREATED => Self::TopicCreated(read_topic(from)?),
+            TOPIC_DELETED => Self::TopicDeleted { topic: TopicId(from.array("topic id")?) },
+            PARTITIONS_ADDED => Self::PartitionsAdded {
+                topic: TopicId(from.array("topic id")?),
+                first: PartitionIndex(from.i32("first partition")?),
+                partitions: read_partitions(from)?,
+            },
+            CONFIG_SET => Self::ConfigSet {
+                resource: read_resource(from)?,
+                name: from.text("config name")?.to_owned(),
+                value: from.text("config value")?.to_owned(),
+            },
+            CONFIG_REMOVED => {
+                Self::ConfigRemoved { resource: read_resource(from)?, name: from.text("config name")?.to_owned() }
+            }
+            PRODUCER_IDS_RESERVED => Self::ProducerIdsReserved {
+                first: ProducerId(from.i64("first producer id")?),
+                next: ProducerId(from.i64("next producer id")?),
+            },
+            REPLICA_REPLACED => Self::ReplicaReplaced {
+                partition: PartitionId {
+                    topic: TopicId(from.array("topic id")?),
+                    partition: PartitionIndex(from.i32("partition")?),
+                },
+                old: read_replica(from)?,
+                new: read_replica(from)?,
+            },
+            tag => return Err(StateError::Newer { what: "controller record", number: tag.into() }),
+        })
+    }
+}
+
+pub(super) fn write_topic(out: &mut Writer, topic: &Topic) {
+    out.raw(&topic.id.0);
+    out.text(&topic.name);
+    write_partitions(out, &topic.partitions);
+    write_values(out, &topic.configs);
+}
+
+pub(super) fn read_topic(from: &mut Reader<'_>) -> Result<Topic, StateError> {
+    Ok(Topic {
+        id: TopicId(from.array("topic id")?),
+        name: from.text("topic name")?.to_owned(),
+        partitions: read_partitions(from)?,
+        configs: read_values(from)?,
+    })
+}
+
+pub(super) fn write_values(out: &mut Writer, values: &Values) {
+    out.count(values.len());
+    for (name, value) in values {
+        out.text(name);
+        out.text(value);
+    }
+}
+
+pub(super) fn read_values(from: &mut Reader<'_>) -> Result<Values, StateError> {
+    let mut values = Values::new();
+    for _ in 0..from.count(8, "configs")? {
+        let name = from.text("config name")?.to_owned();
+        values.insert(name, from.text("config value")?.to_owned());
+    }
+    Ok(values)
+}
+
+fn write_partitions(out: &mut Writer, partitions: &[Vec<ReplicaId>]) {
+    out.count(partitions.len());
+    for replicas in partitions {
+        out.count(replicas.len());
+        for replica in replicas {
+            write_replica(out, *replica);
+        }
+    }
+}
+
+fn read_partitions(from: &mut Reader<'_>) -> Result<Vec<Vec<ReplicaId>>, StateError> {
+    let count = from.count(4 + REPLICA_BYTES, "partitions")?;
+    let mut partitions = Vec::with_capacity(count);
+    for _ in 0..count {
+        let count = from.count(REPLICA_BYTES, "replicas")?;
+        if count == 0 {
+            return Err(StateError::Invalid("partition: no replicas"));
+        }
+        partitions.push((0..count).map(|_| read_replica(from)).collect::<Result<_, _>>()?);
+    }
+    Ok(partitions)
+}
+
+fn write_replica(out: &mut Writer, replica: ReplicaId) {
+    out.i32(replica.broker.0);
+    out.u64(replica.incarnation.0);
+}
+
+fn read_replica(from: &mut Reader<'_>) -> Result<ReplicaId, StateError> {
+    let broker = BrokerId(from.i32("replica's broker")?);
+    Ok(ReplicaId { broker, incarnation: Incarnation(from.u64("replica's incarnation")?) })
+}
+
+fn write_resource(out: &mut Writer, resource: Resource) {
+    match resource {
+        Resource::Topic(topic) => {
+            out.u8(RESOURCE_TOPIC);
+            out.raw(&topic.0);
+        }
+        Resource::Broker(broker) => {
+            out.u8(RESOURCE_BROKER);
+            out.i32(broker.0);
+        }
+        Resource::AllBrokers => out.u8(RESOURCE_ALL_BROKERS),
+    }
+}
+
+fn read_resource(from: &mut Reader<'_>) -> Result<Resource, StateError> {
+    match from.u8("resource")? {
+        RESOURCE_TOPIC => Ok(Resource::Topic(TopicId(from.array("topic id")?))),
+        RESOURCE_BROKER => Ok(Resource::Broker(BrokerId(from.i32("broker id")?))),
+        RESOURCE_ALL_BROKERS => Ok(Resource::AllBrokers),
+        number => Err(StateError::Newer { what: "resource", number: number.into() }),
+    }
+}
