@@ -2,10 +2,16 @@
 //!
 //! What a command is asked for goes to stdout, everything else to stderr. The exit codes of [`Exit`] are a contract.
 
+pub mod client;
 pub mod completion;
 pub mod config;
+pub mod connect;
+pub mod consume;
 pub mod logging;
+pub mod position;
+pub mod produce;
 pub mod serve;
+pub mod topic;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -21,6 +27,10 @@ pub enum Exit {
     Failed = 1,
     /// 2: the arguments or the configuration are wrong.
     Usage = 2,
+    /// 3: no broker could be reached, or none answered in time.
+    Unreachable = 3,
+    /// 4: there is no such topic or partition.
+    NotFound = 4,
     /// 74: the device failed a write or a sync (`EX_IOERR`); look at it before starting again.
     DeviceFailed = 74,
 }
@@ -41,6 +51,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Topic(topic::Args),
+    Produce(produce::Args),
+    Consume(consume::Args),
     Config(config::Args),
     Completion(completion::Args),
 }
@@ -56,6 +69,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let exit = match cli.command {
+        Command::Topic(args) => topic::run(&args),
+        Command::Produce(args) => produce::run(&args),
+        Command::Consume(args) => consume::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Completion(args) => completion::run(&args),
     };
