@@ -2,6 +2,7 @@
 //!
 //! What a command is asked for goes to stdout, everything else to stderr. The exit codes of [`Exit`] are a contract.
 
+pub mod bench;
 pub mod client;
 pub mod completion;
 pub mod config;
@@ -54,6 +55,7 @@ enum Command {
     Topic(topic::Args),
     Produce(produce::Args),
     Consume(consume::Args),
+    Bench(bench::Args),
     Config(config::Args),
     Completion(completion::Args),
 }
@@ -72,6 +74,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Topic(args) => topic::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Completion(args) => completion::run(&args),
     };

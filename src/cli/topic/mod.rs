@@ -8,6 +8,8 @@ mod describe;
 mod list;
 mod trim;
 
+pub(super) use delete::delete as delete_topics;
+
 use clap::Subcommand;
 
 use super::Exit;
