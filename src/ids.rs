@@ -163,6 +163,14 @@ pub struct LogId {
     pub index: RaftIndex,
 }
 
+impl LogId {
+    /// Of two entries of one log, the earlier.
+    #[must_use]
+    pub fn min_index(self, other: Self) -> Self {
+        if other.index < self.index { other } else { self }
+    }
+}
+
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.term, self.index)

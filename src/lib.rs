@@ -9,23 +9,30 @@
 //! - [`machine`]: the state folded from committed entries (producer state, controller).
 //!
 //! Shell: async, thin, no decisions.
-//! - `net`: the network seam.
-//! - `raft`: the only module that names openraft.
-//! - `replica`: one partition on this broker: submit, read, watermarks.
-//! - `server`: the Kafka listener, one handler file an API.
-//! - `broker`: the whole broker from a config and an environment; production, tests and simulation call it alike.
+//! - [`net`]: the network seam.
+//! - [`raft`]: the only module that names openraft.
+//! - [`replica`]: one partition on this broker: submit, read, watermarks.
+//! - [`server`]: the Kafka listener, one handler file an API.
+//! - [`broker`]: the whole broker from a config and an environment; production, tests and simulation call it alike.
 //! - [`cli`]: the operator's subcommands, written on the Kafka protocol like any client.
 //!
 //! Leaves, for the shell:
+//! - [`clock`]: the time of day, as a seam.
 //! - [`config`]: the TOML file, the environment and the flags: what an operator can set.
 //! - [`metrics`]: what is counted.
 //! - [`admin`]: the port for `/metrics` and the probes.
 
 pub mod admin;
+pub mod broker;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod ids;
 pub mod log;
 pub mod machine;
 pub mod metrics;
+pub mod net;
 pub mod protocol;
+pub mod raft;
+pub mod replica;
+pub mod server;

@@ -8,7 +8,8 @@ use crate::config::{Log, LogFormat};
 
 /// Sets up the process's logs. Call once, before anything is logged; a second call changes nothing.
 pub fn init(log: &Log) {
-    let filter = EnvFilter::new(&log.level);
+    // A level is Ottla's own; the Raft library speaks of each step at that level, and is heard from a warning up unless it is named.
+    let filter = EnvFilter::new(format!("openraft=warn,{}", log.level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let set = match log.format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),

@@ -52,6 +52,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Args),
     Topic(topic::Args),
     Produce(produce::Args),
     Consume(consume::Args),
@@ -71,6 +72,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let exit = match cli.command {
+        Command::Serve(args) => serve::run(&args),
         Command::Topic(args) => topic::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),

@@ -322,7 +322,7 @@ fn a_record_is_found_by_its_timestamp() {
         }
         let kit = if segment_bytes == 400 { kit.restart(400) } else { kit };
         let find = |timestamp, end| {
-            let found = kit.log.offset_for_time(Timestamp(timestamp), Offset(end)).expect("the disk works");
+            let found = kit.log.offset_for_time(Timestamp(timestamp), Offset(0)..Offset(end)).expect("the disk works");
             found.map(|it| (it.offset.0, it.timestamp.0, it.epoch.0))
         };
         assert_eq!(find(0, 15), Some((0, 1000, 1)));
@@ -332,8 +332,18 @@ fn a_record_is_found_by_its_timestamp() {
         assert_eq!(find(3003, 15), Some((9, 9000, 1)), "a later batch may have an earlier timestamp");
         assert_eq!(find(3003, 9), None, "not visible");
         assert_eq!(find(9003, 15), None);
+        let behind = |timestamp, start| {
+            let found =
+                kit.log.offset_for_time(Timestamp(timestamp), Offset(start)..Offset(15)).expect("the disk works");
+            found.map(|it| (it.offset.0, it.timestamp.0))
+        };
+        assert_eq!(behind(0, 2), Some((2, 1002)), "log start lies within a batch");
+        assert_eq!(behind(3001, 5), Some((5, 3002)));
+        assert_eq!(behind(3002, 6), Some((9, 9000)));
+        assert_eq!(behind(9000, 10), Some((10, 9001)));
+        assert_eq!(behind(9000, 12), None);
         let highest = |end| {
-            let found = kit.log.max_timestamp(Offset(end)).expect("the disk works");
+            let found = kit.log.max_timestamp(Offset(0)..Offset(end)).expect("the disk works");
             found.map(|it| (it.offset.0, it.timestamp.0))
         };
         assert_eq!(highest(15), Some((11, 9002)));

@@ -1,6 +1,7 @@
 //! Finding offsets: by timestamp, and by leader epoch. What looks for timestamps blocks.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,37 +31,53 @@ pub struct TimedOffset {
 }
 
 impl Log {
-    /// The first record below `visible_end` with a timestamp at or above `timestamp`. Blocks.
+    /// The first visible record with a timestamp at or above `timestamp`. Blocks.
     ///
     /// # Errors
     /// [`ReadError::Corrupt`] if its batch is damaged; of the disk.
-    pub fn offset_for_time(&self, timestamp: Timestamp, visible_end: Offset) -> Result<Option<TimedOffset>, ReadError> {
+    pub fn offset_for_time(
+        &self,
+        timestamp: Timestamp,
+        visible: Range<Offset>,
+    ) -> Result<Option<TimedOffset>, ReadError> {
         let segments = self.shared().segments.clone();
-        for segment in segments.iter().take_while(|segment| segment.name.first_offset < visible_end) {
-            if self.max_timestamp_of(segment)? < timestamp {
+        for segment in segments.iter().take_while(|segment| segment.name.first_offset < visible.end) {
+            if segment.lock().end.offset <= visible.start || self.max_timestamp_of(segment)? < timestamp {
                 continue;
             }
-            let from = segment.lock().index.as_ref().and_then(|index| index.seek_time(timestamp));
-            let from = from.unwrap_or(Point::start_of(segment.name));
-            let wanted = |header: &BatchHeader| header.max_timestamp >= timestamp.0;
-            if let Some(at) = find(segment, from, visible_end, wanted)? {
-                return record_in(segment, at, visible_end, |found| found >= timestamp.0);
+            let marks = segment.lock().index.as_ref().map(|index| {
+                let (by_time, by_offset) = (index.seek_time(timestamp), index.seek_offset(visible.start));
+                by_time.into_iter().chain(by_offset).max_by_key(|mark| mark.pos)
+            });
+            let mut from = marks.flatten().unwrap_or(Point::start_of(segment.name));
+            let wanted =
+                |header: &BatchHeader| header.max_timestamp >= timestamp.0 && header.last_offset() >= visible.start.0;
+            while let Some((at, next)) = find(segment, from, visible.end, wanted)? {
+                if let Some(found) = record_in(segment, at, &visible, |found| found >= timestamp.0)? {
+                    return Ok(Some(found));
+                }
+                from = next;
             }
         }
         Ok(None)
     }
 
-    /// The first record below `visible_end` with the highest timestamp of all (ListOffsets -3, KIP-734). Blocks.
+    /// The first visible record with the highest timestamp of all (ListOffsets -3, KIP-734). Blocks. It may lie a little before what
+    /// is visible, as in Kafka: in a segment that is visible in part.
     ///
     /// # Errors
     /// As for [`Log::offset_for_time`].
-    pub fn max_timestamp(&self, visible_end: Offset) -> Result<Option<TimedOffset>, ReadError> {
+    pub fn max_timestamp(&self, visible: Range<Offset>) -> Result<Option<TimedOffset>, ReadError> {
         let segments = self.shared().segments.clone();
         let mut best: Option<(Timestamp, Arc<Segment>)> = None;
-        for segment in segments.iter().take_while(|segment| segment.name.first_offset < visible_end) {
+        for segment in segments.iter().take_while(|segment| segment.name.first_offset < visible.end) {
+            let end = segment.lock().end.offset;
+            if end <= visible.start {
+                continue;
+            }
             let mut highest = self.max_timestamp_of(segment)?;
-            if segment.lock().end.offset > visible_end {
-                highest = highest_below(segment, visible_end)?;
+            if end > visible.end {
+                highest = highest_below(segment, visible.end)?;
             }
             if highest > best.as_ref().map_or(NO_TIMESTAMP, |(timestamp, _)| *timestamp) {
                 best = Some((highest, Arc::clone(segment)));
@@ -70,8 +87,8 @@ impl Log {
         let from = segment.lock().index.as_ref().and_then(|index| index.seek_time(highest));
         let from = from.unwrap_or(Point::start_of(segment.name));
         let wanted = |header: &BatchHeader| header.max_timestamp >= highest.0;
-        match find(&segment, from, visible_end, wanted)? {
-            Some(at) => record_in(&segment, at, visible_end, |found| found >= highest.0),
+        match find(&segment, from, visible.end, wanted)? {
+            Some((at, _)) => record_in(&segment, at, &(Offset(0)..visible.end), |found| found >= highest.0),
             None => Ok(None),
         }
     }
@@ -101,13 +118,13 @@ impl Log {
     }
 }
 
-/// The first batch from a point on, below an offset, whose header is wanted. Damaged parts are passed over.
+/// The first batch from a point on, below an offset, whose header is wanted, and where it ends. Damaged parts are passed over.
 fn find(
     segment: &Segment,
     from: Point,
     visible_end: Offset,
     mut wanted: impl FnMut(&BatchHeader) -> bool,
-) -> io::Result<Option<Point>> {
+) -> io::Result<Option<(Point, Point)>> {
     let end = segment.lock().end;
     let mut walker = Walker::headers(segment.file.as_ref(), end.pos);
     let mut at = from;
@@ -118,7 +135,7 @@ fn find(
             continue;
         }
         match walker.header(at)? {
-            Ok((header, _)) if header.magic != RAFT_MAGIC && wanted(&header) => return Ok(Some(at)),
+            Ok((header, next)) if header.magic != RAFT_MAGIC && wanted(&header) => return Ok(Some((at, next))),
             Ok((_, next)) => at = next,
             Err(_) => return Ok(None),
         }
@@ -135,11 +152,11 @@ fn highest_below(segment: &Segment, visible_end: Offset) -> io::Result<Timestamp
     Ok(highest)
 }
 
-/// The first record of a batch, below an offset, whose timestamp is wanted.
+/// The first visible record of a batch whose timestamp is wanted.
 fn record_in(
     segment: &Segment,
     at: Point,
-    visible_end: Offset,
+    visible: &Range<Offset>,
     wanted: impl Fn(i64) -> bool,
 ) -> Result<Option<TimedOffset>, ReadError> {
     let end = segment.lock().end;
@@ -154,15 +171,18 @@ fn record_in(
     let found =
         |offset: i64, timestamp: i64| TimedOffset { offset: Offset(offset), timestamp: Timestamp(timestamp), epoch };
     if header.is_log_append_time() {
-        return Ok(Some(found(header.base_offset, header.max_timestamp)));
+        return Ok(Some(found(header.base_offset.max(visible.start.0), header.max_timestamp)));
     }
     let batch = Bytes::copy_from_slice(walker.bytes(at.pos, header.size_bytes())?);
     // A compressed batch was taken on trust from a client: if its records cannot be read, the batch as a whole answers.
     let records = read_records(&batch, DECOMPRESSED_MAX).into_iter().flatten().map_while(Result::ok);
-    let mut records = records.take_while(|record| record.offset < visible_end.0);
-    let record = records.find(|record| wanted(record.timestamp));
-    Ok(Some(record.map_or_else(
-        || found(header.base_offset, header.max_timestamp),
-        |record| found(record.offset, record.timestamp),
-    )))
+    let mut readable = false;
+    let mut records = records.take_while(|record| record.offset < visible.end.0).inspect(|_| readable = true);
+    let record = records.find(|record| record.offset >= visible.start.0 && wanted(record.timestamp));
+    Ok(match record {
+        Some(record) => Some(found(record.offset, record.timestamp)),
+        // The wanted ones lie before what is visible.
+        None if readable && header.base_offset < visible.start.0 => None,
+        None => Some(found(header.base_offset.max(visible.start.0), header.max_timestamp)),
+    })
 }

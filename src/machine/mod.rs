@@ -18,7 +18,7 @@ pub mod topic_config;
 
 use bytes::Bytes;
 
-use crate::ids::LogId;
+use crate::ids::{LogId, Offset};
 use crate::protocol::batch::BatchHeader;
 use state_bytes::StateError;
 
@@ -30,6 +30,11 @@ pub trait Machine: Send + 'static {
     /// Only when the entry cannot be understood: it is damaged, or of a newer version of Ottla. The state is unchanged, and
     /// this replica must stop: to skip the entry would make it differ from the others.
     fn apply(&mut self, entry: Committed<'_>) -> Result<(), MachineError>;
+
+    /// The first offset that clients may read (0 for a machine whose log clients do not read).
+    fn log_start(&self) -> Offset {
+        Offset(0)
+    }
 
     /// The whole state, such that [`Machine::restore`] gives back an equal machine. The same state gives the same bytes.
     fn snapshot(&self) -> Bytes;

@@ -111,6 +111,10 @@ impl Machine for PartitionMachine {
         Ok(())
     }
 
+    fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
     fn snapshot(&self) -> Bytes {
         let mut out = Writer::tagged(SNAPSHOT_VERSION);
         out.i64(self.log_start.0);

@@ -1,0 +1,328 @@
+//! The whole broker from a configuration and an environment. Production, tests and the simulation start it alike.
+
+pub mod blocking;
+mod health;
+pub mod identity;
+mod janitor;
+mod open;
+mod reconcile;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::ids::BrokerId;
+use crate::log::disk::{Disk, Lane};
+use crate::log::journal::{Journal, JournalError};
+use crate::metrics::Metrics;
+use crate::net::Network;
+use crate::protocol::api::ApiKey;
+use crate::protocol::error_code::ErrorCode;
+use crate::raft::{FatalHook, Flusher, StartError};
+use crate::replica::ReplicaSet;
+use crate::replica::controller::ControllerHandle;
+use crate::server::{self, Context};
+use blocking::{DiskStopped, on_disk};
+use identity::{Home, IdentityError, LifeState};
+
+/// How long a clean stop waits for requests in flight.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Everything that a broker touches outside itself.
+#[derive(Clone)]
+pub struct Env {
+    /// The data directory.
+    pub disk: Arc<dyn Disk>,
+    /// Listeners and connections.
+    pub network: Arc<dyn Network>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// The seed of all randomness.
+    pub seed: u64,
+    /// The kernel's boot id: another one than last time means that unsynced writes are gone.
+    pub boot_id: String,
+    /// Ends the process with exit code 74 when a sync has failed.
+    pub fatal: FatalHook,
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The journal cannot be used.
+    #[error("open the journal: {0}")]
+    Journal(#[from] JournalError),
+    /// The controller's log or group cannot be used.
+    #[error("open the controller: {0}")]
+    Controller(String),
+    /// A listener could not be opened.
+    #[error("listen on {address} for {what}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What for.
+        what: &'static str,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The disk stopped meanwhile.
+    #[error(transparent)]
+    Disk(#[from] DiskStopped),
+}
+
+impl From<StartError> for BrokerError {
+    fn from(error: StartError) -> Self {
+        Self::Controller(error.to_string())
+    }
+}
+
+/// What the broker's tasks share.
+pub(crate) struct Inner {
+    env: Env,
+    config: Config,
+    broker: BrokerId,
+    home: Arc<Home>,
+    /// Whether the last life ended cleanly: nothing has to be read back then.
+    clean: bool,
+    /// Whether unsynced writes of the last life are gone (the kernel has booted since, and the stop was not clean).
+    lost_page_cache: bool,
+    journal: Arc<Journal>,
+    flusher: Arc<Flusher>,
+    controller: Arc<ControllerHandle>,
+    replicas: Arc<ReplicaSet>,
+    metrics: Arc<Metrics>,
+    janitor: Arc<Notify>,
+    random: Mutex<StdRng>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// A running broker.
+pub struct Broker {
+    inner: Arc<Inner>,
+    context: Arc<Context>,
+    stop: watch::Sender<bool>,
+    listener: tokio::task::JoinHandle<()>,
+    kafka_address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+}
+
+impl Broker {
+    /// Starts a broker and returns when every local partition has a leader or is named offline.
+    ///
+    /// # Errors
+    /// What is wrong, where, and what to do about it.
+    pub async fn start(config: Config, env: Env) -> Result<Self, BrokerError> {
+        let (stop, stopping) = watch::channel(false);
+        let listen = config.kafka.listen.to_string();
+        let listener = env.network.listen(&listen).await.map_err(|source| BrokerError::Listen {
+            address: listen,
+            what: "Kafka clients",
+            source,
+        })?;
+        let kafka_address = listener.local_addr();
+        let inner = Inner::open(config, env).await?;
+        let context = Arc::new(inner.context(kafka_address));
+        reconcile::reconcile(&inner).await;
+        let admin_address = inner.start_admin(stopping.clone()).await?;
+        inner.spawn(reconcile::run(Arc::clone(&inner), stopping.clone()));
+        inner.spawn(janitor::run(Arc::clone(&inner), stopping.clone()));
+        let listener = tokio::spawn(server::serve(Arc::clone(&context), listener, stopping));
+        Ok(Self { inner, context, stop, listener, kafka_address, admin_address })
+    }
+
+    /// Where Kafka clients connect.
+    #[must_use]
+    pub fn kafka_address(&self) -> SocketAddr {
+        self.kafka_address
+    }
+
+    /// Where `/metrics` and the health checks are, if anywhere.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// What every handler works with.
+    #[must_use]
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Stops cleanly: no new requests, those in flight are finished, everything is synced and described.
+    ///
+    /// # Errors
+    /// If the clean stop could not be recorded; the next start then reads back what it must.
+    pub async fn stop(self) -> Result<(), BrokerError> {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(STOP_GRACE, self.listener).await.is_err() {
+            tracing::warn!("connections were still busy after {} s", STOP_GRACE.as_secs());
+        }
+        self.inner.close().await
+    }
+}
+
+impl Inner {
+    async fn open(config: Config, env: Env) -> Result<Arc<Self>, BrokerError> {
+        let broker = config.broker.id;
+        let mut random = StdRng::seed_from_u64(env.seed);
+        let ids = (kafka_id(&mut random), kafka_id(&mut random));
+        let (disk, name, boot_id) = (Arc::clone(&env.disk), config.cluster.name.clone(), env.boot_id.clone());
+        let (home, journal) = on_disk(&env.disk, Lane::Read, move || -> Result<_, BrokerError> {
+            let home = Home::open(Arc::clone(&disk), broker, &name, || ids)?;
+            let journal = open_journal(&disk, &home)?;
+            home.record(LifeState::Running, &boot_id)?;
+            Ok((home, journal))
+        })
+        .await??;
+        let last = home.last_life.as_ref();
+        let clean = last.is_some_and(|life| life.state == LifeState::Clean);
+        let lost_page_cache = !clean && last.is_some_and(|life| life.boot_id != env.boot_id);
+        let metrics = Arc::new(Metrics::new(&api_names(), &error_names()));
+        let home = Arc::new(home);
+        let flusher = Flusher::new(Arc::clone(&env.disk), mark_failed(&home, &env));
+        let controller = open::controller(&env, &config, &home, &journal, &flusher, clean, random.random()).await?;
+        let inner = Arc::new(Self {
+            clean,
+            lost_page_cache,
+            broker,
+            home,
+            journal,
+            flusher,
+            controller: Arc::new(controller),
+            replicas: Arc::default(),
+            metrics,
+            janitor: Arc::default(),
+            random: Mutex::new(random),
+            tasks: Mutex::default(),
+            config,
+            env,
+        });
+        Ok(inner)
+    }
+
+    fn context(&self, kafka_address: SocketAddr) -> Context {
+        let advertised = self.config.kafka.advertised(kafka_address.port());
+        let advertised_port = i32::from(advertised.port);
+        let limits = &self.config.limits;
+        let size = |bytes: u32| usize::try_from(bytes).expect("a u32 fits");
+        let in_flight_bytes = usize::try_from(limits.in_flight_bytes).unwrap_or(usize::MAX);
+        Context {
+            broker: self.broker,
+            cluster_id: self.home.identity.cluster_id.clone(),
+            advertised_host: advertised.host.clone(),
+            advertised_port,
+            controller: Arc::clone(&self.controller),
+            replicas: Arc::clone(&self.replicas),
+            topics: server::TopicDefaults {
+                auto_create: self.config.topics.auto_create,
+                partitions: self.config.topics.partitions,
+            },
+            broker_configs: server::configs::broker_configs(&self.config, &advertised.host, advertised_port),
+            data_dir: self.config.broker.data_dir.display().to_string(),
+            random: Mutex::new(StdRng::seed_from_u64(self.random())),
+            limits: server::Limits {
+                connections: size(limits.connections),
+                request_bytes: size(limits.request_bytes),
+                in_flight_bytes,
+                fetch_bytes: size(limits.fetch_bytes),
+                idle: Duration::from_secs(u64::from(limits.idle_seconds)),
+                frame: Duration::from_secs(u64::from(limits.frame_seconds)),
+            },
+            request_memory: server::request_memory(in_flight_bytes),
+            sessions: server::handlers::fetch_session::Sessions::new(size(limits.fetch_sessions), self.random()),
+            disk: Arc::clone(&self.env.disk),
+            clock: Arc::clone(&self.env.clock),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// A draw from the broker's randomness.
+    fn random(&self) -> u64 {
+        self.random.lock().expect("no panic while drawing").random()
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().expect("no panic under the task set's lock").spawn(task);
+    }
+
+    async fn close(&self) -> Result<(), BrokerError> {
+        for replica in self.replicas.open() {
+            replica.group().checkpoint().await;
+            replica.group().stop().await;
+        }
+        self.controller.stop().await;
+        let tasks = std::mem::take(&mut *self.tasks.lock().expect("no panic under the task set's lock"));
+        drop(tasks);
+        let logs: Vec<_> = self.replicas.open().iter().map(|replica| Arc::clone(replica.log())).collect();
+        let controller = Arc::clone(self.controller.log());
+        let (tell, synced) = tokio::sync::oneshot::channel();
+        let sealed = on_disk(&self.env.disk, Lane::Flush, move || {
+            logs.iter().chain([&controller]).try_for_each(|log| log.seal_clean())
+        })
+        .await?;
+        self.journal.sync(Box::new(move |outcome| drop(tell.send(outcome))));
+        let synced = synced.await.map_err(|_| DiskStopped)?;
+        match (sealed, synced) {
+            (Ok(()), Ok(())) if !self.flusher.is_dead() => Ok(self.home.record(LifeState::Clean, &self.env.boot_id)?),
+            (Err(error), _) => Err(BrokerError::Controller(format!("seal the logs: {error}"))),
+            (_, Err(error)) => Err(BrokerError::Journal(error.into())),
+            (Ok(()), Ok(())) => Err(DiskStopped.into()),
+        }
+    }
+}
+
+/// Waits until the broker stops.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A closed channel means that the broker is gone.
+    drop(stop.wait_for(|stop| *stop).await.map(|_| ()));
+}
+
+fn open_journal(disk: &Arc<dyn Disk>, home: &Home) -> Result<Arc<Journal>, BrokerError> {
+    let names = disk.list("").map_err(|source| IdentityError::Io { doing: "list the data directory", source })?;
+    let has = |name: &str| names.iter().any(|entry| entry.name == name);
+    if !has(crate::log::journal::JOURNAL) && home.last_life.is_none() && !has("topics") {
+        return Ok(Journal::create(Arc::clone(disk))?);
+    }
+    Ok(Journal::open(Arc::clone(disk))?)
+}
+
+/// Marks the directory before the process ends, as well as a failing device allows: the next start then trusts no page cache.
+fn mark_failed(home: &Arc<Home>, env: &Env) -> FatalHook {
+    let (home, boot_id, fatal) = (Arc::clone(home), env.boot_id.clone(), Arc::clone(&env.fatal));
+    Arc::new(move |reason| {
+        if let Err(error) = home.record(LifeState::Failed, &boot_id) {
+            tracing::error!(%error, "could not mark the data directory as failed");
+        }
+        fatal(reason);
+    })
+}
+
+fn api_names() -> Vec<crate::metrics::Named> {
+    ApiKey::ALL.iter().map(|api| (api.key(), api.spec().name)).collect()
+}
+
+fn error_names() -> Vec<crate::metrics::Named> {
+    ErrorCode::ALL.iter().map(|code| (code.0, code.name())).collect()
+}
+
+const KAFKA_ID_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// A random id in the form Kafka prints: 22 characters of URL-safe base 64.
+fn kafka_id(random: &mut StdRng) -> String {
+    let mut bits = u128::from_be_bytes(uuid::Builder::from_random_bytes(random.random()).into_uuid().into_bytes());
+    let mut out = [0u8; 22];
+    for place in out.iter_mut().rev() {
+        *place = KAFKA_ID_ALPHABET[usize::try_from(bits & 63).expect("six bits fit")];
+        bits >>= 6;
+    }
+    String::from_utf8(out.to_vec()).expect("the alphabet is ASCII")
+}

@@ -1,0 +1,242 @@
+//! Who this data directory is, and how its last life ended.
+//!
+//! `identity.toml` is written once, when the directory is founded. `life.toml` is replaced at each start and stop: it says under
+//! which boot of the kernel the broker ran, and whether it stopped cleanly. A directory with `topics/` or a journal but without an identity
+//! is never founded anew: something was lost, and starting over would lose the rest.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::BrokerId;
+use crate::log::disk::{Disk, Open};
+
+/// The newest format of a data directory that this binary reads and writes.
+pub const FORMAT_VERSION: u32 = 1;
+/// Larger identity files are not ours.
+const FILE_BYTES_MAX: usize = 64 << 10;
+const IDENTITY: &str = "identity.toml";
+const LIFE: &str = "life.toml";
+const LOCK: &str = "LOCK";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Another process uses it.
+    #[error("the data directory is in use by another process (its LOCK file is held)")]
+    InUse,
+    /// It is of a newer version.
+    #[error(
+        "the data directory has format {found}; this binary knows formats up to {FORMAT_VERSION}: use a newer ottla"
+    )]
+    TooNew {
+        /// The directory's format.
+        found: u32,
+    },
+    /// It belongs to another broker.
+    #[error("the data directory belongs to broker {found}, but broker.id is {configured}")]
+    OtherBroker {
+        /// The directory's broker.
+        found: BrokerId,
+        /// The configured one.
+        configured: BrokerId,
+    },
+    /// It belongs to another cluster.
+    #[error("the data directory belongs to cluster {found:?}, but cluster.name is {configured:?}")]
+    OtherCluster {
+        /// The directory's cluster name.
+        found: String,
+        /// The configured one.
+        configured: String,
+    },
+    /// Data without an identity.
+    #[error(
+        "the data directory holds {what} but no {IDENTITY}: it is damaged and is not founded anew; run `ottla repair`"
+    )]
+    Lost {
+        /// What was found.
+        what: &'static str,
+    },
+    /// A file that cannot be read.
+    #[error("{file} in the data directory is damaged: {reason}; run `ottla repair`")]
+    Damaged {
+        /// The file.
+        file: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The operating system's error.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// A data directory's identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The format of everything in the directory.
+    pub format_version: u32,
+    /// The cluster's id: 22 characters, as Kafka prints it.
+    pub cluster_id: String,
+    /// The cluster's configured name.
+    pub cluster_name: String,
+    /// The broker's id.
+    pub broker_id: i32,
+    /// The directory's own id: a copied or replaced disk is noticed by it.
+    pub directory_id: String,
+}
+
+impl Identity {
+    /// The directory's id as bytes: the low 128 bits of its text.
+    #[must_use]
+    pub fn directory(&self) -> [u8; 16] {
+        let mut bits = 0u128;
+        for character in self.directory_id.bytes() {
+            bits = (bits << 6)
+                | u128::from(
+                    super::KAFKA_ID_ALPHABET
+                        .iter()
+                        .position(|it| *it == character)
+                        .map_or(0, |at| u8::try_from(at).expect("64 letters")),
+                );
+        }
+        bits.to_be_bytes()
+    }
+}
+
+/// How a life of the broker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LifeState {
+    /// It runs, or ended without a clean stop.
+    Running,
+    /// It stopped cleanly: everything is synced and described.
+    Clean,
+    /// A sync failed: what the page cache shows may not be on the device.
+    Failed,
+}
+
+/// The broker's last life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// How it stands.
+    pub state: LifeState,
+    /// The kernel's boot id under which it ran: after another boot, unsynced writes are gone.
+    pub boot_id: String,
+}
+
+/// An opened data directory.
+pub struct Home {
+    disk: Arc<dyn Disk>,
+    /// Who it is.
+    pub identity: Identity,
+    /// How the last life ended; `None` if the directory was just founded.
+    pub last_life: Option<Life>,
+    _lock: Box<dyn std::any::Any + Send + Sync>,
+}
+
+fn io_error(doing: &'static str) -> impl Fn(io::Error) -> IdentityError {
+    move |source| IdentityError::Io { doing, source }
+}
+
+impl Home {
+    /// Locks the directory and reads its identity, founding it if it is empty. `new_ids` gives the cluster's and the directory's id.
+    ///
+    /// # Errors
+    /// See [`IdentityError`]: each says what is wrong and what to do.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        broker: BrokerId,
+        cluster_name: &str,
+        new_ids: impl FnOnce() -> (String, String),
+    ) -> Result<Self, IdentityError> {
+        let lock = disk.lock(LOCK).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => IdentityError::InUse,
+            _ => IdentityError::Io { doing: "lock the data directory", source },
+        })?;
+        let (identity, last_life) = match read::<Identity>(&disk, IDENTITY)? {
+            Some(identity) => (identity, read::<Life>(&disk, LIFE)?),
+            None => (found(&disk, broker, cluster_name, new_ids())?, None),
+        };
+        if identity.format_version > FORMAT_VERSION {
+            return Err(IdentityError::TooNew { found: identity.format_version });
+        }
+        let found = BrokerId(identity.broker_id);
+        if found != broker {
+            return Err(IdentityError::OtherBroker { found, configured: broker });
+        }
+        if identity.cluster_name != cluster_name {
+            let (found, configured) = (identity.cluster_name, cluster_name.to_owned());
+            return Err(IdentityError::OtherCluster { found, configured });
+        }
+        Ok(Self { disk, identity, last_life, _lock: lock })
+    }
+
+    /// Records durably how this life stands.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn record(&self, state: LifeState, boot_id: &str) -> Result<(), IdentityError> {
+        write(&self.disk, LIFE, &Life { state, boot_id: boot_id.to_owned() })
+    }
+}
+
+fn found(
+    disk: &Arc<dyn Disk>,
+    broker: BrokerId,
+    cluster_name: &str,
+    (cluster_id, directory_id): (String, String),
+) -> Result<Identity, IdentityError> {
+    let names = disk.list("").map_err(io_error("list the data directory"))?;
+    for (name, what) in [("topics", "topics"), (crate::log::journal::JOURNAL, "a journal")] {
+        if names.iter().any(|entry| entry.name == name) {
+            return Err(IdentityError::Lost { what });
+        }
+    }
+    let identity = Identity {
+        format_version: FORMAT_VERSION,
+        cluster_id,
+        cluster_name: cluster_name.to_owned(),
+        broker_id: broker.0,
+        directory_id,
+    };
+    write(disk, IDENTITY, &identity)?;
+    Ok(identity)
+}
+
+fn read<T: for<'a> Deserialize<'a>>(disk: &Arc<dyn Disk>, file: &'static str) -> Result<Option<T>, IdentityError> {
+    let damaged = |reason: String| IdentityError::Damaged { file, reason };
+    let handle = match disk.open(file, Open::ReadOnly) {
+        Ok(handle) => handle,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(IdentityError::Io { doing: "open the data directory's identity", source }),
+    };
+    let mut bytes = vec![0; FILE_BYTES_MAX];
+    let length = handle.read_at(0, &mut bytes).map_err(io_error("read the data directory's identity"))?;
+    bytes.truncate(length);
+    let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
+    toml::from_str(&text).map(Some).map_err(|error| damaged(error.message().to_owned()))
+}
+
+/// Replaces a file as a whole: a power cut leaves the old one or the new one.
+fn write<T: Serialize>(disk: &Arc<dyn Disk>, file: &'static str, value: &T) -> Result<(), IdentityError> {
+    let text = toml::to_string(value).expect("plain structs have a TOML form");
+    let new = format!("{file}.new");
+    let replace = || -> io::Result<()> {
+        match disk.remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let handle = disk.open(&new, Open::New)?;
+        handle.write_at(0, &[IoSlice::new(text.as_bytes())])?;
+        handle.sync()?;
+        disk.rename(&new, file)?;
+        disk.sync_dir("")
+    };
+    replace().map_err(io_error("write the data directory's identity"))
+}

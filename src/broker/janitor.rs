@@ -1,0 +1,82 @@
+//! Housekeeping of partitions that were written to: retention, checkpoints, background flushes. A partition that nobody writes to is not
+//! looked at, except once in a while for retention by time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::blocking::on_disk;
+use super::{Inner, stopped};
+use crate::ids::Offset;
+use crate::log::disk::Lane;
+use crate::replica::Replica;
+
+/// How often partitions that were written to are looked at.
+const BUSY_PERIOD: Duration = Duration::from_secs(1);
+/// Every so many busy periods, all partitions are looked at, and what was written gets a checkpoint.
+const FULL_ROUND: u32 = 30;
+/// Bytes appended since their partition's last descriptor, over the whole broker, at which all get one: bounds what a restart reads.
+const UNDESCRIBED_BYTES_MAX: u64 = 1 << 30;
+
+/// Runs until `stop` turns true.
+pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(BUSY_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut round = 0u32;
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            () = inner.janitor.notified() => {}
+            _ = ticks.tick() => round = (round + 1) % FULL_ROUND,
+        }
+        let full = round == 0;
+        let checkpoint = full || inner.flusher.undescribed_bytes.load(Ordering::Relaxed) > UNDESCRIBED_BYTES_MAX;
+        for replica in inner.replicas.open() {
+            if replica.take_touched() || full {
+                visit(&inner, &replica, full).await;
+            }
+            if checkpoint {
+                replica.group().checkpoint().await;
+            }
+        }
+        if checkpoint {
+            inner.controller.checkpoint().await;
+        }
+    }
+}
+
+async fn visit(inner: &Inner, replica: &Arc<Replica>, full: bool) {
+    let (looked_at, now) = (Arc::clone(replica), inner.env.clock.now());
+    let due = on_disk(&inner.env.disk, Lane::Background, move || looked_at.retention_due(now));
+    match due.await {
+        Ok(Ok(Some(due))) => move_log_start(inner, replica, due).await,
+        Ok(Ok(None)) | Err(_) => {}
+        Ok(Err(error)) => tracing::warn!(partition = %replica.id(), %error, "retention could not look at the segments"),
+    }
+    if replica.take_purgeable() {
+        if let Err(error) = replica.roll_below_log_start() {
+            tracing::warn!(partition = %replica.id(), %error, "the active segment could not be ended");
+        }
+        replica.group().checkpoint().await;
+        replica.group().purge().await;
+    }
+    if full {
+        replica.group().flusher().flush_soon();
+    }
+}
+
+async fn move_log_start(inner: &Inner, replica: &Arc<Replica>, due: Offset) {
+    match replica.move_log_start(due).await {
+        Ok(()) => {
+            inner.metrics.log_start_moves.inc();
+            tracing::debug!(partition = %replica.id(), log_start = %due, "retention moved log start");
+        }
+        Err(error) => {
+            tracing::warn!(partition = %replica.id(), %error, "retention could not move log start; it is tried again")
+        }
+    }
+}

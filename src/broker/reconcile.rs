@@ -1,0 +1,113 @@
+//! Makes this broker hold what the controller says it holds: opens what is new, drops what is gone, passes on changed settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tokio::sync::watch;
+
+use super::blocking::on_disk;
+use super::open::Wanted;
+use super::{Inner, stopped};
+use crate::ids::{PartitionId, PartitionIndex, TopicId};
+use crate::log::TOPICS;
+use crate::log::disk::Lane;
+use crate::replica::set::Held;
+
+/// Partitions opened at the same time: recovery reads the disk, and elections share the journal's syncs.
+const OPENING_MAX: usize = 64;
+
+/// Reconciles whenever the controller has applied something, until `stop` turns true.
+pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
+    // What a crash kept the last life from removing.
+    inner.remove_deleted().await;
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            () = inner.controller.changed() => reconcile(&inner).await,
+        }
+    }
+}
+
+/// Reconciles once.
+pub(super) async fn reconcile(inner: &Arc<Inner>) {
+    let wanted = inner.wanted();
+    let gone: Vec<PartitionId> =
+        inner.replicas.all().into_iter().map(|(id, _)| id).filter(|id| !wanted.contains_key(id)).collect();
+    let has_dropped = !gone.is_empty();
+    for id in gone {
+        inner.drop_partition(id).await;
+    }
+    let mut new = Vec::new();
+    for (id, wanted) in wanted {
+        match inner.replicas.held(id) {
+            Some(Held::Open(replica)) => replica.configure(wanted.config),
+            Some(Held::Offline(_)) => {}
+            None => new.push((id, wanted)),
+        }
+    }
+    let opening =
+        futures::stream::iter(new).for_each_concurrent(OPENING_MAX, |(id, wanted)| inner.open_partition(id, wanted));
+    opening.await;
+    inner.count_partitions();
+    inner.controller.served();
+    if has_dropped {
+        inner.remove_deleted().await;
+    }
+}
+
+impl Inner {
+    fn wanted(&self) -> BTreeMap<PartitionId, Wanted> {
+        self.controller.read(|controller| {
+            let mut wanted = BTreeMap::new();
+            for topic in controller.topics() {
+                let config = Arc::new(self.controller.topic_config(controller, &topic.configs));
+                for (partition, replicas) in (0..).zip(&topic.partitions) {
+                    if let Some(me) = replicas.iter().find(|replica| replica.broker == self.broker) {
+                        let id = PartitionId { topic: topic.id, partition: PartitionIndex(partition) };
+                        let (name, config) = (topic.name.clone(), Arc::clone(&config));
+                        wanted.insert(id, Wanted { name, me: *me, config });
+                    }
+                }
+            }
+            wanted
+        })
+    }
+
+    /// Stops a partition that the controller has deleted and forgets it.
+    async fn drop_partition(&self, id: PartitionId) {
+        if let Some(Held::Open(replica)) = self.replicas.remove(id) {
+            replica.close().await;
+        }
+        self.journal.remove_group(id, Box::new(drop));
+    }
+
+    /// Removes the files of topics that the controller does not have. An id is never used twice, and a topic is committed before its
+    /// first file is made, so what is found here was deleted.
+    async fn remove_deleted(&self) {
+        let known: BTreeSet<TopicId> =
+            self.controller.read(|controller| controller.topics().map(|topic| topic.id).collect());
+        let (disk, journal) = (Arc::clone(&self.env.disk), Arc::clone(&self.journal));
+        let removed = on_disk(&self.env.disk, Lane::Background, move || -> std::io::Result<usize> {
+            let mut count = 0;
+            for entry in disk.list(TOPICS)? {
+                let Some(topic) = TopicId::parse(&entry.name) else { continue };
+                if known.contains(&topic) || topic == TopicId::CONTROLLER {
+                    continue;
+                }
+                for id in journal.groups().into_iter().filter(|id| id.topic == topic) {
+                    journal.remove_group(id, Box::new(drop));
+                }
+                disk.remove_dir_all(&format!("{TOPICS}/{}", entry.name))?;
+                count += 1;
+            }
+            Ok(count)
+        });
+        match removed.await {
+            Ok(Ok(count)) if count > 0 => tracing::info!(count, "removed the files of deleted topics"),
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) => tracing::error!(%error, "could not remove the files of deleted topics"),
+        }
+    }
+}

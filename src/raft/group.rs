@@ -1,0 +1,269 @@
+//! One Raft group on this broker: start, lead, propose, checkpoint, stop.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use openraft::errors::{ClientWriteError, InitializeError, RaftError};
+use openraft::impls::leader_id_std;
+use openraft::vote::RaftLeaderId;
+use openraft::{Config, ReadPolicy, SnapshotPolicy};
+
+use super::applier::{Applier, ApplierConfig, Observer, Snapshots};
+use super::flusher::{Flusher, LogFlusher};
+use super::log_store::LogStore;
+use super::transport::SoloNetwork;
+use super::types::{Applied, Callback, Command, Runtime, TypeConfig, log_id};
+use crate::ids::{LogId, PartitionId, ReplicaId, Term};
+use crate::log::journal::Journal;
+use crate::log::{Descriptor, Log};
+use crate::machine::Machine;
+
+type Raft<M> = openraft::Raft<TypeConfig, Applier<M>>;
+
+/// Proposals that may wait in a group's core; more wait in the sender.
+const CORE_QUEUE: u64 = 1024;
+
+/// What a group is started with.
+pub struct GroupConfig<M: Machine> {
+    /// This replica: the voter's identity.
+    pub me: ReplicaId,
+    /// The group's log, already recovered.
+    pub log: Arc<Log>,
+    /// The data directory's journal.
+    pub journal: Arc<Journal>,
+    /// The broker's flusher.
+    pub flusher: Arc<Flusher>,
+    /// Whether appends are acknowledged before they are synced.
+    pub page_cache: bool,
+    /// The machine, restored from `descriptor`.
+    pub machine: Arc<Mutex<M>>,
+    /// The recovered restart checkpoint.
+    pub descriptor: Option<Descriptor>,
+    /// Told what is applied.
+    pub observer: Arc<dyn Observer<M>>,
+    /// What openraft is shown as the snapshot.
+    pub snapshots: Snapshots,
+    /// The seed of the group's randomness.
+    pub seed: u64,
+}
+
+/// Why a group did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The stored state cannot be used.
+    #[error("restore the group's state: {0}")]
+    Restore(#[from] io::Error),
+    /// The Raft core stopped; its storage failed.
+    #[error("start the Raft core: {0}")]
+    Core(String),
+    /// Terms have run out of the Kafka leader epoch's range.
+    #[error("term {0} does not fit a Kafka leader epoch: this replica refuses to lead")]
+    TermTooHigh(Term),
+}
+
+/// Why a proposal was not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This replica does not lead the group in the expected term; nothing was appended.
+    #[error("this replica does not lead the group")]
+    NotLeader,
+    /// The entry was appended, and whether it will be committed is unknown.
+    #[error("leadership was lost before the entry was committed")]
+    Unknown,
+    /// The group's core stopped (its storage failed, or the broker is stopping); whether the entry was appended is unknown.
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// A proposal that was committed and applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// The entry's identity.
+    pub id: LogId,
+    /// The machine's answer.
+    pub applied: Applied,
+}
+
+/// A caller's callback, called even if the core that holds it goes away.
+struct Promise<F: FnOnce(Result<Proposed, ProposeError>)>(Option<F>);
+
+impl<F: FnOnce(Result<Proposed, ProposeError>)> Promise<F> {
+    fn keep(mut self, outcome: Result<Proposed, ProposeError>) {
+        if let Some(done) = self.0.take() {
+            done(outcome);
+        }
+    }
+}
+
+impl<F: FnOnce(Result<Proposed, ProposeError>)> Drop for Promise<F> {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Err(ProposeError::Stopped));
+        }
+    }
+}
+
+/// One Raft group, running.
+pub struct Group<M: Machine> {
+    id: PartitionId,
+    me: ReplicaId,
+    raft: Raft<M>,
+    log: Arc<Log>,
+    flusher: Arc<LogFlusher>,
+    machine: Arc<Mutex<M>>,
+    seed: u64,
+}
+
+fn raft_config(id: PartitionId) -> Config {
+    Config {
+        cluster_name: id.to_string(),
+        heartbeat_interval: 200,
+        election_timeout_min: 400,
+        election_timeout_max: 600,
+        heartbeat_min_interval: Some(0),
+        quorum_loss_probe_interval: None,
+        enable_tick: false,
+        enable_pre_vote: Some(true),
+        // A restarted leader that lost its unsynced tail would resume its term and use log ids again: acked entries diverge.
+        enable_leader_restore: Some(false),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        purge_batch_size: 1,
+        max_payload_entries: 1024,
+        max_append_entries: Some(4096),
+        api_channel_size: Some(CORE_QUEUE),
+        ..Config::default()
+    }
+}
+
+impl<M: Machine> Group<M> {
+    /// Starts the group and leads it: founds it when its log is empty, else is elected in a new term. Returns when the blank
+    /// of that term is applied, so the machine has seen everything that was ever acknowledged.
+    ///
+    /// # Errors
+    /// When the stored state cannot be used or the core stops.
+    pub async fn lead(config: GroupConfig<M>) -> Result<Self, StartError> {
+        let seed = config.seed;
+        Runtime::scope(seed, Self::lead_seeded(config)).await
+    }
+
+    async fn lead_seeded(config: GroupConfig<M>) -> Result<Self, StartError> {
+        let id = config.log.id();
+        let undescribed_bytes = Arc::clone(&config.flusher.undescribed_bytes);
+        let flusher = LogFlusher::new(config.flusher, Arc::clone(&config.log), config.page_cache);
+        let store = LogStore::new(Arc::clone(&config.log), Arc::clone(&config.journal), Arc::clone(&flusher));
+        let log = config.log;
+        let applier = Applier::new(ApplierConfig {
+            log: Arc::clone(&log),
+            journal: config.journal,
+            machine: Arc::clone(&config.machine),
+            descriptor: config.descriptor,
+            observer: config.observer,
+            snapshots: config.snapshots,
+            undescribed_bytes,
+        })?;
+        let settings = raft_config(id).validate().map_err(|error| StartError::Core(error.to_string()))?;
+        let raft = Raft::new(config.me, Arc::new(settings), SoloNetwork, store, applier)
+            .await
+            .map_err(|error| StartError::Core(error.to_string()))?;
+        let group = Self { id, me: config.me, raft, log, flusher, machine: config.machine, seed: config.seed };
+        group.become_leader().await?;
+        Ok(group)
+    }
+
+    async fn become_leader(&self) -> Result<(), StartError> {
+        let core = |error: &dyn std::fmt::Display| StartError::Core(error.to_string());
+        match self.raft.initialize(BTreeMap::from([(self.me, ())])).await {
+            Ok(()) => {}
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                self.raft.trigger().elect(false).await.map_err(|error| core(&error))?;
+            }
+            Err(error) => return Err(core(&error)),
+        }
+        let me = self.me;
+        self.raft
+            .wait(None)
+            .metrics(|metrics| metrics.current_leader == Some(me) && metrics.state.is_leader(), "leads its group")
+            .await
+            .map_err(|error| core(&error))?;
+        self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map_err(|error| core(&error))?;
+        match self.term() {
+            Some(term) if term > Term::MAX => Err(StartError::TermTooHigh(term)),
+            Some(_) => Ok(()),
+            None => Err(StartError::Core("lost the leadership of a group with one voter".to_owned())),
+        }
+    }
+
+    /// The group's identity.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// The group's log.
+    #[must_use]
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// The group's place in the flusher.
+    #[must_use]
+    pub fn flusher(&self) -> &Arc<LogFlusher> {
+        &self.flusher
+    }
+
+    /// The machine that committed entries fold into.
+    #[must_use]
+    pub fn machine(&self) -> &Arc<Mutex<M>> {
+        &self.machine
+    }
+
+    /// The term in which this replica leads, if it does.
+    #[must_use]
+    pub fn term(&self) -> Option<Term> {
+        self.raft.as_leader().ok().map(|leader| Term(leader.term()))
+    }
+
+    /// Proposes a command in `term`. Proposals of one caller are appended in the order of these calls. `done` is always called, once:
+    /// on the task that applied the entry, or with the reason why nobody knows that it was.
+    pub async fn propose(
+        &self,
+        term: Term,
+        command: Command,
+        done: impl FnOnce(Result<Proposed, ProposeError>) + Send + 'static,
+    ) {
+        let promise = Promise(Some(done));
+        let responder = Callback::new(move |outcome: openraft::raft::ClientWriteResult<TypeConfig>| {
+            promise.keep(match outcome {
+                Ok(written) => Ok(Proposed { id: log_id(&written.log_id), applied: written.data }),
+                Err(ClientWriteError::ForwardToLeader(_)) => Err(ProposeError::NotLeader),
+                Err(_) => Err(ProposeError::Unknown),
+            });
+        });
+        let leader = leader_id_std::LeaderId::new(term.0, self.me).to_committed();
+        // A stopped core drops the responder, which breaks the promise: the caller is told.
+        drop(self.raft.write(command).with_leader(leader).responder(responder).await);
+    }
+
+    /// Captures a restart checkpoint if anything was applied since the last one, and waits until it is with the journal.
+    pub async fn checkpoint(&self) {
+        let checkpoint = self.raft.with_state_machine(|applier: &mut Applier<M>| {
+            applier.checkpoint();
+            Box::pin(std::future::ready(()))
+        });
+        // A stopped core has nothing left to describe: its log is recovered at the next start.
+        drop(Runtime::scope(self.seed, checkpoint).await);
+    }
+
+    /// Lets openraft purge what the machine's log start (or, for machines that are snapshotted, the machine itself) has made
+    /// superfluous.
+    pub async fn purge(&self) {
+        drop(Runtime::scope(self.seed, self.raft.trigger().snapshot()).await);
+    }
+
+    /// Stops the group's tasks. What is appended stays; what is not applied gets no answer.
+    pub async fn stop(&self) {
+        drop(Runtime::scope(self.seed, self.raft.shutdown()).await);
+    }
+}

@@ -1,0 +1,264 @@
+//! openraft's log storage over the partition's log: the Raft log is the Kafka log.
+//!
+//! `append` writes to the page cache and returns; the callback is called by the flusher when the sync that covers the entry
+//! has returned. Contiguity of indexes is checked by the log itself (openraft does not in release builds). Votes are durable
+//! before `save_vote` returns; the committed index is only remembered, and reaches the journal lazily.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use futures::Stream;
+use futures::stream;
+use openraft::entry::RaftPayload;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
+
+use super::flusher::LogFlusher;
+use super::types::{
+    Command, RaftEntry, RaftLogId, RaftVote, TypeConfig, decode_membership, decode_vote, encode_membership,
+    encode_vote, log_id, raft_log_id,
+};
+use crate::ids::{Offset, PartitionId, RaftIndex};
+use crate::log::entry::{Body, EntrySummary, NewEntry, RaftEntryKind, StoredEntry};
+use crate::log::journal::Journal;
+use crate::log::{Log, LogError};
+use crate::protocol::batch::HEADER_BYTES;
+
+/// Entries handed to the machine in one read: bounds what an apply holds in memory.
+const SUMMARIES_PER_READ: usize = 1024;
+/// Bytes of whole entries in one read for replication: openraft has no limit of its own.
+const STORED_BYTES_PER_READ: u64 = 2 << 20;
+
+/// One group's log storage.
+#[derive(Clone)]
+pub struct LogStore {
+    id: PartitionId,
+    log: Arc<Log>,
+    journal: Arc<Journal>,
+    flusher: Arc<LogFlusher>,
+}
+
+impl LogStore {
+    /// Storage of the group `log.id()`.
+    #[must_use]
+    pub fn new(log: Arc<Log>, journal: Arc<Journal>, flusher: Arc<LogFlusher>) -> Self {
+        Self { id: log.id(), log, journal, flusher }
+    }
+
+    fn summaries(&self, range: std::ops::Range<u64>) -> io::Result<Vec<RaftEntry>> {
+        let mut out = Vec::new();
+        let mut next = range.start;
+        while next < range.end {
+            let wanted = RaftIndex(next)..RaftIndex(range.end);
+            let part = self.log.summaries(wanted, SUMMARIES_PER_READ).map_err(to_io)?;
+            assert!(!part.is_empty(), "a read of a non-empty range returns entries or an error");
+            next += u64::try_from(part.len()).expect("a count fits");
+            for summary in part {
+                out.push(summary_entry(summary)?);
+            }
+        }
+        Ok(out)
+    }
+
+    fn resolve(&self, range: &impl RangeBounds<u64>) -> std::ops::Range<u64> {
+        let state = self.log.state();
+        let first = state.purged.map_or(0, |id| id.index.0 + 1);
+        let end = state.last.map_or(first, |id| id.index.0 + 1);
+        let start = match range.start_bound() {
+            Bound::Included(at) => *at,
+            Bound::Excluded(at) => at + 1,
+            Bound::Unbounded => first,
+        };
+        let stop = match range.end_bound() {
+            Bound::Included(at) => at + 1,
+            Bound::Excluded(at) => *at,
+            Bound::Unbounded => end,
+        };
+        start.max(first)..stop.min(end)
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    /// Headers only: openraft calls this for start-up (memberships, re-applying), never to replicate.
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<RaftEntry>, io::Error> {
+        let range = self.resolve(&range);
+        if range.is_empty() { Ok(Vec::new()) } else { self.summaries(range) }
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
+        self.journal.group(self.id).vote.map(|vote| decode_vote(&vote)).transpose()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntry>, io::Error> {
+        let range = RaftIndex(start)..RaftIndex(end);
+        let stored = self.log.stored(range, STORED_BYTES_PER_READ).map_err(to_io)?;
+        stored.into_iter().map(stored_entry).collect()
+    }
+
+    /// What is applied: headers, read in steps so that a long catch-up holds little memory.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<RaftEntry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let store = self.clone();
+        let range = self.resolve(&range);
+        let step = u64::try_from(SUMMARIES_PER_READ).expect("a constant fits");
+        let steps = stream::unfold((store, range, Vec::new().into_iter()), move |(store, mut range, mut buffer)| {
+            let item = match buffer.next() {
+                Some(entry) => Some(Ok(entry)),
+                None if range.is_empty() => None,
+                None => {
+                    let end = range.end.min(range.start + step);
+                    match store.summaries(range.start..end) {
+                        Ok(entries) => {
+                            range.start = end;
+                            buffer = entries.into_iter();
+                            buffer.next().map(Ok)
+                        }
+                        Err(error) => {
+                            range.start = range.end;
+                            Some(Err(error))
+                        }
+                    }
+                }
+            };
+            futures::future::ready(item.map(|item| (item, (store, range, buffer))))
+        });
+        Box::pin(steps)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.log.state();
+        let purged = state.purged.map(raft_log_id);
+        Ok(LogState { last_purged_log_id: purged, last_log_id: state.last.map(raft_log_id).or(purged) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        let (done, durable) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |outcome| drop(done.send(outcome)));
+        self.journal.put_vote(self.id, encode_vote(vote), done);
+        durable.await.unwrap_or_else(|_| Err(io::Error::other("the journal is closed")))
+    }
+
+    async fn save_committed(&mut self, committed: Option<RaftLogId>) -> Result<(), io::Error> {
+        // Called for every commit, inside the Raft core: memory only. The log writes min(committed, flushed) with its marks.
+        if let Some(committed) = committed {
+            self.log.save_committed(log_id(&committed));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<RaftLogId>, io::Error> {
+        // Never beyond the recovered log: openraft does not start a group whose committed entry is not there.
+        let committed = self.journal.group(self.id).committed;
+        Ok(committed.zip(self.log.state().last).map(|(committed, last)| committed.min_index(last)).map(raft_log_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = RaftEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut must_sync = false;
+        let mut bytes = 0u64;
+        let entries: Vec<NewEntry> = entries
+            .into_iter()
+            .map(|entry| {
+                let entry = new_entry(entry)?;
+                must_sync |= matches!(entry.body, Body::Raft { .. });
+                bytes += body_bytes(&entry.body);
+                Ok(entry)
+            })
+            .collect::<io::Result<_>>()?;
+        let Some(last) = entries.last().map(|entry| entry.id.index) else {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        };
+        self.log.append(&entries).map_err(to_io)?;
+        self.flusher.appended(last, bytes, must_sync, Box::new(move |outcome| callback.io_completed(outcome)));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {
+        let from = last.map_or(0, |last| last.index() + 1);
+        self.log.truncate_from(RaftIndex(from)).map_err(to_io)
+    }
+
+    async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
+        self.log.purge(log_id(&upto)).map_err(to_io)?;
+        // The cut lies at or below log start, so nobody can ask for what is before it.
+        self.log.delete_before(Offset(i64::MAX));
+        Ok(())
+    }
+}
+
+fn to_io(error: LogError) -> io::Error {
+    match error {
+        LogError::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+fn new_entry(entry: RaftEntry) -> io::Result<NewEntry> {
+    let id = log_id(&entry.log_id);
+    let body = match entry.payload {
+        EntryPayload::Blank => raft_body(RaftEntryKind::Blank, bytes::Bytes::new()),
+        EntryPayload::Membership(membership) => raft_body(RaftEntryKind::Membership, encode_membership(&membership)),
+        EntryPayload::Normal(Command::Records(batch)) => Body::Records(batch),
+        EntryPayload::Normal(Command::Machine(command)) => raft_body(RaftEntryKind::Command, command),
+        EntryPayload::Normal(Command::Stored(_)) => {
+            return Err(io::Error::other("an entry read for applying is never appended"));
+        }
+    };
+    Ok(NewEntry { id, body })
+}
+
+fn body_bytes(body: &Body) -> u64 {
+    let bytes = match body {
+        Body::Records(batch) => batch.len(),
+        Body::Raft { body, .. } => HEADER_BYTES + body.len(),
+    };
+    u64::try_from(bytes).expect("a length fits")
+}
+
+fn raft_body(kind: RaftEntryKind, body: bytes::Bytes) -> Body {
+    Body::Raft { kind, body }
+}
+
+fn entry(id: crate::ids::LogId, payload: EntryPayload<Command, crate::ids::ReplicaId, ()>) -> RaftEntry {
+    RaftEntry { log_id: raft_log_id(id), payload }
+}
+
+/// An entry as applying sees it: its header, and the body of Raft's own entries.
+pub(super) fn summary_entry(summary: EntrySummary) -> io::Result<RaftEntry> {
+    let id = summary.id;
+    let payload = match &summary.raft_body {
+        Some((RaftEntryKind::Blank, _)) => EntryPayload::blank(),
+        Some((RaftEntryKind::Membership, body)) => EntryPayload::Membership(decode_membership(body)?),
+        Some((RaftEntryKind::Command, _)) | None => EntryPayload::Normal(Command::Stored(Box::new(summary))),
+    };
+    Ok(entry(id, payload))
+}
+
+fn stored_entry(stored: StoredEntry) -> io::Result<RaftEntry> {
+    let payload = match stored.body {
+        Body::Records(batch) => EntryPayload::Normal(Command::Records(batch)),
+        Body::Raft { kind: RaftEntryKind::Blank, .. } => EntryPayload::blank(),
+        Body::Raft { kind: RaftEntryKind::Membership, body } => EntryPayload::Membership(decode_membership(&body)?),
+        Body::Raft { kind: RaftEntryKind::Command, body } => EntryPayload::Normal(Command::Machine(body)),
+    };
+    Ok(entry(stored.id, payload))
+}

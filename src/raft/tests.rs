@@ -1,0 +1,254 @@
+//! openraft's own storage suite over the log store, and a group of one through its lives.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use futures::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageError};
+
+use super::applier::{AppliedState, Observer, Snapshots};
+use super::flusher::{Flusher, LogFlusher};
+use super::group::{Group, GroupConfig, ProposeError, Proposed};
+use super::log_store::LogStore;
+use super::types::{Applied, Command, RaftLogId, RaftStoredMembership, TypeConfig};
+use crate::ids::{BrokerId, Incarnation, Offset, PartitionId, PartitionIndex, ReplicaId, Term, TopicId};
+use crate::log::disk::Disk;
+use crate::log::journal::Journal;
+use crate::log::mem_disk::MemDisk;
+use crate::log::{Log, LogConfig, OpenAfter, Recovered};
+use crate::machine::Machine;
+use crate::machine::partition::PartitionMachine;
+use crate::protocol::compression::Compression;
+use crate::protocol::record::{BatchBuilder, NewRecord};
+
+/// The suite makes its node ids from numbers.
+impl From<u64> for ReplicaId {
+    fn from(number: u64) -> Self {
+        Self { broker: BrokerId(1), incarnation: Incarnation(number) }
+    }
+}
+
+const ID: PartitionId = PartitionId { topic: TopicId([7; 16]), partition: PartitionIndex(0) };
+const ME: ReplicaId = ReplicaId { broker: BrokerId(1), incarnation: Incarnation(1) };
+
+#[derive(Default)]
+struct Seen(Mutex<Option<AppliedState>>);
+
+impl<M> Observer<M> for Seen {
+    fn applied(&self, _machine: &M, state: AppliedState) {
+        *self.0.lock().unwrap() = Some(state);
+    }
+}
+
+struct Parts {
+    log: Arc<Log>,
+    journal: Arc<Journal>,
+    flusher: Arc<Flusher>,
+    recovered: Recovered,
+}
+
+fn open(disk: &MemDisk, config: LogConfig) -> Parts {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let journal = Journal::open(Arc::clone(&disk)).or_else(|_| Journal::create(Arc::clone(&disk))).unwrap();
+    let (log, recovered) =
+        Log::open(Arc::clone(&disk), Arc::clone(&journal), ID, config, OpenAfter { clean: false }).unwrap();
+    let flusher = Flusher::new(disk, Arc::new(|fatal| panic!("{fatal:?}")));
+    Parts { log: Arc::new(log), journal, flusher, recovered }
+}
+
+struct Builder;
+
+/// The suite is about the log store; it applies entries out of nowhere, which the applier refuses. This one takes anything.
+#[derive(Default)]
+struct AnyMachine {
+    last: Option<RaftLogId>,
+    membership: RaftStoredMembership,
+    snapshot: Option<SnapshotOf<TypeConfig, u64>>,
+}
+
+struct AnySnapshot(SnapshotOf<TypeConfig, u64>);
+
+impl RaftSnapshotBuilder<TypeConfig> for AnySnapshot {
+    type SnapshotData = u64;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, u64>, io::Error> {
+        Ok(self.0.clone())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for AnyMachine {
+    type SnapshotData = u64;
+    type SnapshotBuilder = AnySnapshot;
+
+    async fn applied_state(&mut self) -> Result<(Option<RaftLogId>, RaftStoredMembership), io::Error> {
+        Ok((self.last, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            self.last = Some(entry.log_id);
+            if let EntryPayload::Membership(membership) = entry.payload {
+                self.membership = RaftStoredMembership::new(Some(entry.log_id), membership);
+            }
+            if let Some(responder) = responder {
+                responder.send(Applied::default());
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> AnySnapshot {
+        let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: self.last, last_membership: self.membership.clone() };
+        let snapshot = SnapshotOf::<TypeConfig, u64> { meta, snapshot: 0 };
+        self.snapshot = Some(snapshot.clone());
+        AnySnapshot(snapshot)
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, snapshot: u64) -> Result<(), io::Error> {
+        self.last = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.snapshot = Some(SnapshotOf::<TypeConfig, u64> { meta: meta.clone(), snapshot });
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, u64>>, io::Error> {
+        Ok(self.snapshot.clone())
+    }
+}
+
+impl StoreBuilder<TypeConfig, LogStore, AnyMachine, ()> for Builder {
+    async fn build(&self) -> Result<((), LogStore, AnyMachine), StorageError<TypeConfig>> {
+        let parts = open(&MemDisk::inline(), LogConfig::default());
+        let flusher = LogFlusher::new(Arc::clone(&parts.flusher), Arc::clone(&parts.log), false);
+        let store = LogStore::new(parts.log, parts.journal, flusher);
+        Ok(((), store, AnyMachine::default()))
+    }
+}
+
+#[tokio::test]
+async fn the_log_store_passes_openrafts_own_suite() {
+    let suite = super::types::Runtime::scope(7, Suite::test_all(Builder));
+    suite.await.unwrap();
+}
+
+struct Life {
+    group: Group<PartitionMachine>,
+    seen: Arc<Seen>,
+}
+
+async fn live(disk: &MemDisk) -> Life {
+    let parts = open(disk, LogConfig { segment_bytes: 2048 });
+    let machine = match &parts.recovered.descriptor {
+        Some(descriptor) => PartitionMachine::restore(&descriptor.machine).unwrap(),
+        None => PartitionMachine::default(),
+    };
+    let seen = Arc::new(Seen::default());
+    let group = Group::lead(GroupConfig {
+        me: ME,
+        log: parts.log,
+        journal: parts.journal,
+        flusher: parts.flusher,
+        page_cache: false,
+        machine: Arc::new(Mutex::new(machine)),
+        descriptor: parts.recovered.descriptor,
+        observer: Arc::clone(&seen) as _,
+        snapshots: Snapshots::AtLogStart,
+        seed: 1,
+    })
+    .await
+    .unwrap();
+    Life { group, seen }
+}
+
+fn batch(text: &str) -> Command {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(text.as_bytes()), headers: &[] });
+    Command::Records(builder.build())
+}
+
+async fn propose(life: &Life, term: Term, command: Command) -> Result<Proposed, ProposeError> {
+    let (tell, outcome) = tokio::sync::oneshot::channel();
+    life.group.propose(term, command, move |result| assert!(tell.send(result).is_ok())).await;
+    outcome.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_group_of_one_keeps_what_it_acknowledged_through_kills_and_power_cuts() {
+    let mut disk = MemDisk::inline().seeded(3);
+    let mut next = 0;
+    let mut last_term = Term(0);
+    for round in 0..12 {
+        let life = live(&disk).await;
+        let term = life.group.term().unwrap();
+        assert!(term > last_term, "each life leads in a term of its own");
+        last_term = term;
+        assert_eq!(life.seen.0.lock().unwrap().unwrap().next_offset, Offset(next), "round {round}");
+        for n in 0..7 {
+            let proposed = propose(&life, term, batch(&"x".repeat(200 + n))).await.unwrap();
+            assert_eq!(proposed.applied.base_offset, Offset(next));
+            next += 1;
+        }
+        disk = match round % 3 {
+            0 => disk.crash_process(),
+            1 => disk.after_power_cut(),
+            _ => {
+                life.group.checkpoint().await;
+                life.group.stop().await;
+                life.group.log().seal_clean().unwrap();
+                disk.crash_process()
+            }
+        };
+    }
+}
+
+#[tokio::test]
+async fn a_proposal_in_a_term_that_is_over_is_refused() {
+    let disk = MemDisk::inline();
+    let life = live(&disk).await;
+    let term = life.group.term().unwrap();
+    assert_eq!(propose(&life, term.next(), batch("a")).await.unwrap_err(), ProposeError::NotLeader);
+    assert_eq!(propose(&life, term, batch("b")).await.unwrap().applied.base_offset, Offset(0));
+}
+
+#[tokio::test]
+async fn a_stopped_group_answers_what_it_is_asked() {
+    let life = live(&MemDisk::inline()).await;
+    let term = life.group.term().unwrap();
+    life.group.stop().await;
+    assert_eq!(propose(&life, term, batch("a")).await.unwrap_err(), ProposeError::Stopped);
+}
+
+#[tokio::test]
+async fn moving_log_start_lets_the_log_be_purged() {
+    use crate::machine::partition::Command as PartitionCommand;
+    let disk = MemDisk::inline();
+    let life = live(&disk).await;
+    let term = life.group.term().unwrap();
+    for _ in 0..40 {
+        propose(&life, term, batch(&"y".repeat(300))).await.unwrap();
+    }
+    assert!(life.group.log().segments().unwrap().len() > 5);
+    let start = PartitionCommand::LogStart(Offset(30)).encode();
+    propose(&life, term, Command::Machine(start)).await.unwrap();
+    life.group.purge().await;
+    // The purge happens in the core; the next proposal is behind it.
+    for _ in 0..50 {
+        propose(&life, term, batch("z")).await.unwrap();
+        if life.group.log().state().purged.is_some() {
+            break;
+        }
+    }
+    let purged = life.group.log().state().purged.expect("the cut has moved");
+    let first = life.group.log().first_offset_kept();
+    assert!(first > Offset(0) && first <= Offset(30), "kept from {first}, cut at {purged}");
+    let disk = disk.crash_process();
+    let again = live(&disk).await;
+    assert_eq!(again.group.machine().lock().unwrap().log_start(), Offset(30));
+}

@@ -1,0 +1,166 @@
+//! The leader's ahead copy: decides about batches that follow others which are not committed yet.
+//!
+//! It decides against committed state plus an overlay of undecided batches, predicting the index and offset that each proposal
+//! will get. Predictions hold because one task proposes, in order. The first proposal that was not appended as predicted
+//! poisons the overlay: nothing is decided until everything appended is applied, then it is rebuilt (`overlay-predicts`).
+//! Every answer that rests on an undecided batch, a refusal too, waits until that very entry is applied
+//! (`reply-names-its-entry`).
+
+use std::collections::BTreeMap;
+
+use crate::ids::{LogId, Offset, RaftIndex, Term};
+use crate::machine::partition::PartitionMachine;
+use crate::machine::producer_state::{Overlay, Refusal, Verdict};
+use crate::protocol::batch::BatchHeader;
+
+/// What to do with a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Propose it; it will get this place.
+    Propose(Place),
+    /// Answer now: nothing undecided is involved.
+    Now(Answer),
+    /// Answer once the entry at this index is applied.
+    After(RaftIndex, Answer),
+}
+
+/// The predicted place of a proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The entry's index.
+    pub index: RaftIndex,
+    /// The offset of its first record.
+    pub base_offset: Offset,
+}
+
+/// An answer that needs no proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The batch was appended before, at this offset (an idempotent retry).
+    Duplicate(Offset),
+    /// The batch is refused.
+    Refused(Refusal),
+}
+
+/// The ahead copy of one partition's leader. Synchronous: the caller brings committed state and tells what became of proposals.
+#[derive(Debug)]
+pub struct Leader {
+    term: Term,
+    next: Place,
+    overlay: Overlay,
+    /// Bytes of proposals that are not applied yet, by index.
+    in_flight: BTreeMap<RaftIndex, u64>,
+    in_flight_bytes: u64,
+    poisoned: bool,
+}
+
+impl Leader {
+    /// A leader in `term` whose next entry gets `next`; everything before it is applied.
+    #[must_use]
+    pub fn new(term: Term, next: Place) -> Self {
+        Self {
+            term,
+            next,
+            overlay: Overlay::default(),
+            in_flight: BTreeMap::new(),
+            in_flight_bytes: 0,
+            poisoned: false,
+        }
+    }
+
+    /// The term in which this leader proposes.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Bytes that were proposed and are not applied yet.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
+    }
+
+    /// Whether a proposal failed: nothing may be decided until [`Leader::rebuild`].
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// Whether the entry proposed at `index` has not ended yet.
+    #[must_use]
+    pub fn is_in_flight(&self, index: RaftIndex) -> bool {
+        self.in_flight.contains_key(&index)
+    }
+
+    /// Whether no proposal is outstanding.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Decides about a batch that passed every check which needs no state.
+    ///
+    /// # Panics
+    /// If the overlay is poisoned.
+    #[must_use]
+    pub fn decide(&self, committed: &PartitionMachine, header: &BatchHeader) -> Decision {
+        assert!(!self.poisoned, "overlay-predicts: nothing is decided on a poisoned overlay");
+        match committed.producers().decide(&self.overlay, header) {
+            Verdict::Append => Decision::Propose(self.next),
+            Verdict::Duplicate { base_offset, depends_on } => self.answer(depends_on, Answer::Duplicate(base_offset)),
+            Verdict::Refuse { why, depends_on } => self.answer(depends_on, Answer::Refused(why)),
+        }
+    }
+
+    fn answer(&self, depends_on: Option<LogId>, answer: Answer) -> Decision {
+        match depends_on {
+            // An overlay entry outlives its batch's application by at most one callback.
+            Some(id) if self.in_flight.contains_key(&id.index) => Decision::After(id.index, answer),
+            _ => Decision::Now(answer),
+        }
+    }
+
+    /// Records that a batch was proposed at the place that [`Leader::decide`] named.
+    pub fn proposed_batch(&mut self, header: &BatchHeader, bytes: u64) -> Place {
+        let place = self.proposed_command(bytes);
+        self.overlay.note(LogId { term: self.term, index: place.index }, place.base_offset, header);
+        self.next.base_offset = place.base_offset.plus(i64::from(header.last_offset_delta) + 1);
+        place
+    }
+
+    /// Records that a command without records was proposed.
+    pub fn proposed_command(&mut self, bytes: u64) -> Place {
+        let place = self.next;
+        self.in_flight.insert(place.index, bytes);
+        self.in_flight_bytes += bytes;
+        self.next.index = place.index.next();
+        place
+    }
+
+    /// The entry proposed at `index` was applied.
+    pub fn applied(&mut self, index: RaftIndex) {
+        self.forget(index);
+        self.overlay.applied(index);
+    }
+
+    /// The entry proposed at `index` was not appended, or nobody knows: no prediction holds any more.
+    pub fn failed(&mut self, index: RaftIndex) {
+        self.forget(index);
+        self.poisoned = true;
+    }
+
+    fn forget(&mut self, index: RaftIndex) {
+        if let Some(bytes) = self.in_flight.remove(&index) {
+            self.in_flight_bytes -= bytes;
+        }
+    }
+
+    /// Starts again on committed state alone, after everything that was appended is applied.
+    ///
+    /// # Panics
+    /// If a proposal is outstanding.
+    pub fn rebuild(&mut self, term: Term, next: Place) {
+        assert!(self.in_flight.is_empty(), "overlay-predicts: rebuilt with proposals outstanding");
+        *self = Self::new(term, next);
+    }
+}

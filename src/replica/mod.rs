@@ -1,0 +1,296 @@
+//! One partition on this broker: submit, read, watermarks.
+//!
+//! A [`Replica`] owns its group, the bounded queue into its leader task, and the watermarks that readers see. Invariants:
+//! `hw-regress`, `log-start-regress` (asserted where they are published), `read-past-hw` (a read is cut at the published high
+//! watermark), `reply-names-its-entry` (see [`leader`]).
+
+pub mod controller;
+pub mod leader;
+pub mod set;
+mod submit;
+pub mod watermarks;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+
+use crate::ids::{Offset, PartitionId, RaftIndex, Term, Timestamp};
+use crate::log::retention::{RetentionLimits, new_log_start};
+use crate::log::{Log, LogConfig, LogError};
+use crate::machine::partition::{Command, PartitionMachine};
+use crate::machine::producer_state::Refusal;
+use crate::machine::topic_config::{Durability, TopicConfig};
+use crate::net::BoxFuture;
+use crate::protocol::batch::BatchHeader;
+use crate::raft::{AppliedState, Flusher, Group, GroupConfig, Observer, StartError};
+use leader::{Leader, Place};
+pub use set::ReplicaSet;
+use watermarks::{Published, Watermarks};
+
+/// Batches and commands that may wait for a partition's leader task. Their bytes are bounded by the server.
+const SUBMIT_QUEUE: usize = 512;
+
+/// A batch handed to a partition.
+pub struct Submission {
+    /// One whole v2 batch that passed every check which needs no state.
+    pub batch: Bytes,
+    /// Its header.
+    pub header: BatchHeader,
+    /// Called once with the outcome, when it may be told.
+    pub done: Done,
+}
+
+/// Receives the outcome of a submission.
+pub type Done = Box<dyn FnOnce(Result<Submitted, SubmitError>) + Send>;
+
+/// A batch that is committed and durable as its topic promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// The offset of its first record.
+    pub base_offset: Offset,
+    /// Whether it had been appended by an earlier request already (an idempotent retry).
+    pub duplicate: bool,
+}
+
+/// Why a batch was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// This replica does not lead the partition, or is stopping.
+    #[error("this replica does not lead the partition")]
+    NotLeader,
+    /// There is no room on the disk; reads go on, and writes do once there is room.
+    #[error("no space left for partition {0}")]
+    StorageFull(PartitionId),
+    /// The producer's state refuses it.
+    #[error("{0:?}")]
+    Refused(Refusal),
+    /// The batch may or may not be committed.
+    #[error("whether the batch is committed is unknown")]
+    Unknown,
+}
+
+/// What a leader task is asked to do.
+pub(crate) enum Request {
+    Batch(Submission),
+    /// A command of the partition's machine, and who waits for it.
+    Command(Bytes, Box<dyn FnOnce(Result<(), SubmitError>) + Send>),
+}
+
+/// One partition on this broker.
+pub struct Replica {
+    id: PartitionId,
+    group: Group<PartitionMachine>,
+    published: Arc<Publisher>,
+    requests: mpsc::Sender<Request>,
+    leader: Arc<Mutex<Leader>>,
+    flusher: Arc<Flusher>,
+    config: Mutex<Arc<TopicConfig>>,
+}
+
+/// Publishes what the group applied.
+#[derive(Debug)]
+pub struct Publisher {
+    marks: Published,
+    /// Set by every application, taken by the janitor: a partition that nobody writes to is not looked at.
+    touched: AtomicBool,
+    /// Set when log start has moved, taken when what lies below it has been purged.
+    purgeable: AtomicBool,
+    janitor: Arc<Notify>,
+}
+
+impl Publisher {
+    /// A publisher that wakes `janitor` when log start has moved.
+    #[must_use]
+    pub fn new(janitor: Arc<Notify>) -> Arc<Self> {
+        // Log start may have moved just before the last life ended.
+        let (touched, purgeable) = (AtomicBool::new(true), AtomicBool::new(true));
+        Arc::new(Self { marks: Published::default(), touched, purgeable, janitor })
+    }
+}
+
+impl Observer<PartitionMachine> for Publisher {
+    fn applied(&self, machine: &PartitionMachine, state: AppliedState) {
+        let log_start = machine.log_start();
+        let mut moved = false;
+        self.marks.update(|marks| {
+            moved = marks.log_start != log_start && marks.applied.is_some();
+            marks.high_watermark = state.next_offset;
+            marks.log_start = log_start;
+            marks.applied = Some(state.last);
+            marks.term = state.blank_term;
+        });
+        self.touched.store(true, Ordering::Relaxed);
+        if moved {
+            self.purgeable.store(true, Ordering::Relaxed);
+            self.janitor.notify_one();
+        }
+    }
+}
+
+impl Replica {
+    /// Starts the partition's group and its leader task, and returns when it serves.
+    ///
+    /// # Errors
+    /// As [`Group::lead`].
+    pub async fn open(
+        group: GroupConfig<PartitionMachine>,
+        config: Arc<TopicConfig>,
+        published: Arc<Publisher>,
+        spawn: impl FnOnce(BoxFuture<'static, ()>),
+    ) -> Result<Arc<Self>, StartError> {
+        let flusher = Arc::clone(&group.flusher);
+        let group = Group::lead(group).await?;
+        let term = group.term().ok_or_else(|| StartError::Core("the group has no leader".to_owned()))?;
+        let state = group.log().state();
+        let index = state.last.map_or(RaftIndex(0), |last| last.index.next());
+        let leader = Arc::new(Mutex::new(Leader::new(term, Place { index, base_offset: state.next_offset })));
+        let (requests, queue) = mpsc::channel(SUBMIT_QUEUE);
+        let id = group.id();
+        let config = Mutex::new(config);
+        let replica = Arc::new(Self { id, group, published, requests, leader, flusher, config });
+        spawn(Box::pin(submit::run(Arc::downgrade(&replica), queue)));
+        Ok(replica)
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// The partition's log.
+    #[must_use]
+    pub fn log(&self) -> &Arc<Log> {
+        self.group.log()
+    }
+
+    /// The partition's group.
+    #[must_use]
+    pub fn group(&self) -> &Group<PartitionMachine> {
+        &self.group
+    }
+
+    /// What readers may see now; nothing once a sync has failed.
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        let mut marks = self.published.marks.get();
+        if self.flusher.is_dead() {
+            marks.term = None;
+        }
+        marks
+    }
+
+    /// The term in which this replica serves.
+    #[must_use]
+    pub fn term(&self) -> Option<Term> {
+        self.watermarks().term
+    }
+
+    /// Subscribes to moves of the watermarks.
+    #[must_use]
+    pub fn subscribe(&self, list: &Arc<watermarks::ReadyList>, token: usize) -> Watermarks {
+        self.published.marks.subscribe(list, token)
+    }
+
+    /// Hands a batch to the partition. Waits while the queue is full, so that one connection's batches stay in order.
+    pub async fn submit(&self, submission: Submission) {
+        if let Err(mpsc::error::SendError(Request::Batch(refused))) =
+            self.requests.send(Request::Batch(submission)).await
+        {
+            (refused.done)(Err(SubmitError::NotLeader));
+        }
+    }
+
+    /// Moves log start to `offset` (DeleteRecords, retention) and waits until the move is committed.
+    ///
+    /// # Errors
+    /// As for a batch. Moving to or below the present log start succeeds and changes nothing.
+    pub async fn move_log_start(&self, offset: Offset) -> Result<(), SubmitError> {
+        self.command(Command::LogStart(offset).encode()).await
+    }
+
+    /// Proposes a command of the partition's machine and waits until it is applied.
+    ///
+    /// # Errors
+    /// As for a batch.
+    pub async fn command(&self, command: Bytes) -> Result<(), SubmitError> {
+        let (done, outcome) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |result| drop(done.send(result)));
+        if self.requests.send(Request::Command(command, done)).await.is_err() {
+            return Err(SubmitError::NotLeader);
+        }
+        outcome.await.unwrap_or(Err(SubmitError::NotLeader))
+    }
+
+    /// The topic's configs.
+    #[must_use]
+    pub fn config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&self.config.lock().expect("no panic under the config's lock"))
+    }
+
+    /// Takes new configs; they count from the next batch on.
+    pub fn configure(&self, config: Arc<TopicConfig>) {
+        let mut present = self.config.lock().expect("no panic under the config's lock");
+        if *present != config {
+            self.log().reconfigure(log_config(&config));
+            self.group.flusher().set_page_cache(config.durability == Durability::PageCache);
+            *present = config;
+            self.published.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether anything was applied, or configs changed, since the last call.
+    #[must_use]
+    pub fn take_touched(&self) -> bool {
+        self.published.touched.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether log start has moved since the last call: what lies below it can be purged.
+    #[must_use]
+    pub fn take_purgeable(&self) -> bool {
+        self.published.purgeable.swap(false, Ordering::Relaxed)
+    }
+
+    /// The log start that retention asks for at `now`, if it is ahead of the present one. Rolls the active segment when its time has come.
+    /// Blocks: a segment's timestamps are in its index.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub fn retention_due(&self, now: Timestamp) -> Result<Option<Offset>, LogError> {
+        let config = self.config();
+        if self.log().roll_due(now, config.segment_ms)? {
+            self.log().roll()?;
+        }
+        if !config.delete {
+            return Ok(None);
+        }
+        let limit = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok());
+        let limits = RetentionLimits { ms: limit(config.retention_ms), bytes: limit(config.retention_bytes) };
+        let marks = self.watermarks();
+        Ok(new_log_start(&self.log().segments()?, marks.log_start, marks.high_watermark, limits, now))
+    }
+
+    /// Lets the log end the active segment if log start has passed all of it, so that its bytes can go. May block for a moment.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub fn roll_below_log_start(&self) -> Result<(), LogError> {
+        let marks = self.watermarks();
+        let state = self.log().state();
+        if marks.log_start > Offset(0) && marks.log_start == state.next_offset { self.log().roll() } else { Ok(()) }
+    }
+
+    /// Stops serving: what waits is answered with a retriable error.
+    pub async fn close(&self) {
+        self.published.marks.update(|marks| marks.term = None);
+        self.group.stop().await;
+    }
+}
+
+/// How a log is laid out under a topic's configs.
+#[must_use]
+pub fn log_config(config: &TopicConfig) -> LogConfig {
+    LogConfig { segment_bytes: u64::try_from(config.segment_bytes).expect("a checked config is positive") }
+}

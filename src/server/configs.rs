@@ -1,0 +1,162 @@
+//! The broker's own configuration, by the names that Kafka's tools look for.
+//!
+//! What is a default for topics is in [`file_values`] and can be changed while the broker runs; the rest is in
+//! [`broker_configs`] and only shown.
+
+use crate::config::{Config, Durability};
+use crate::machine::topic_config::{Kind, Values};
+
+/// One config of the broker that does not change while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerConfig {
+    /// Kafka's name for it.
+    pub name: &'static str,
+    /// Its value, as text.
+    pub value: String,
+    /// Its type.
+    pub kind: Kind,
+    /// Whether somebody has chosen it; else it is as everywhere.
+    pub is_set: bool,
+    /// What it does, for people.
+    pub doc: &'static str,
+}
+
+/// The defaults for topics that this broker's file sets, by the broker's names of the configs.
+#[must_use]
+pub fn file_values(config: &Config) -> Values {
+    let default = Config::default();
+    let (topics, usual) = (&config.topics, &default.topics);
+    let unlimited = |value: Option<i64>| value.unwrap_or(-1).to_string();
+    let durability = |config: &Config| match config.broker.durability {
+        Durability::Fsync => "fsync",
+        Durability::PageCache => "page-cache",
+    };
+    let mut values = Values::new();
+    let mut set = |name: &str, value: String, usual: String| {
+        if value != usual {
+            values.insert(name.to_owned(), value);
+        }
+    };
+    set("log.retention.ms", unlimited(topics.retention_ms), unlimited(usual.retention_ms));
+    set("log.retention.bytes", unlimited(topics.retention_bytes), unlimited(usual.retention_bytes));
+    set("log.segment.bytes", topics.segment_bytes.to_string(), usual.segment_bytes.to_string());
+    set("ottla.durability", durability(config).to_owned(), durability(&default).to_owned());
+    values
+}
+
+/// What else the broker shows of itself, given where its clients reach it; by name.
+#[must_use]
+pub fn broker_configs(config: &Config, advertised_host: &str, advertised_port: i32) -> Vec<BrokerConfig> {
+    let mut all = fixed_configs(config, advertised_host, advertised_port);
+    all.extend(limits(config));
+    all.sort_by_key(|config| config.name);
+    all
+}
+
+fn chosen(name: &'static str, kind: Kind, value: String, doc: &'static str) -> BrokerConfig {
+    BrokerConfig { name, value, kind, is_set: true, doc }
+}
+
+fn given(name: &'static str, kind: Kind, value: &str, doc: &'static str) -> BrokerConfig {
+    BrokerConfig { name, value: value.to_owned(), kind, is_set: false, doc }
+}
+
+/// Who the broker is and where, and what no file changes.
+fn fixed_configs(config: &Config, host: &str, port: i32) -> Vec<BrokerConfig> {
+    let listener = |host: &str, port: i32| format!("PLAINTEXT://{host}:{port}");
+    let data_dir = config.broker.data_dir.display().to_string();
+    let listen = listener(&config.kafka.listen.host, i32::from(config.kafka.listen.port));
+    let id = config.broker.id.to_string();
+    vec![
+        chosen("advertised.listeners", Kind::List, listener(host, port), "Where clients reach this broker."),
+        chosen("broker.id", Kind::Int, id.clone(), "This broker's id."),
+        given("delete.topic.enable", Kind::Boolean, "true", "Topics can be deleted."),
+        given(
+            "inter.broker.protocol.version",
+            Kind::String,
+            "3.9-IV0",
+            "Which Kafka this broker's versions look like.",
+        ),
+        chosen("listeners", Kind::List, listen, "Where this broker listens."),
+        chosen("log.dirs", Kind::List, data_dir, "Where this broker keeps its data."),
+        given("max.request.partition.size.limit", Kind::Int, "2000", "Partitions in one page of described topics."),
+        chosen("node.id", Kind::Int, id, "This broker's id."),
+        given(
+            "process.roles",
+            Kind::List,
+            "broker,controller",
+            "Every broker serves clients and can lead the controller.",
+        ),
+    ]
+}
+
+/// What the file may change.
+fn limits(config: &Config) -> Vec<BrokerConfig> {
+    type Value = fn(&Config) -> String;
+    const ROWS: &[(&str, Kind, Value, &str)] = &[
+        (
+            "auto.create.topics.enable",
+            Kind::Boolean,
+            |c| c.topics.auto_create.to_string(),
+            "Whether asking for a topic's metadata creates it.",
+        ),
+        (
+            "connections.max.idle.ms",
+            Kind::Long,
+            |c| (u64::from(c.limits.idle_seconds) * 1000).to_string(),
+            "After this long without a request a connection is closed.",
+        ),
+        (
+            "default.replication.factor",
+            Kind::Int,
+            |c| c.topics.replication_factor.unwrap_or(1).to_string(),
+            "Replicas of a topic that does not say.",
+        ),
+        (
+            "fetch.max.bytes",
+            Kind::Int,
+            |c| c.limits.fetch_bytes.to_string(),
+            "Records in one fetch response, whatever the client asks for (but never less than one batch).",
+        ),
+        ("max.connections", Kind::Int, |c| c.limits.connections.to_string(), "Client connections open at a time."),
+        (
+            "max.incremental.fetch.session.cache.slots",
+            Kind::Int,
+            |c| c.limits.fetch_sessions.to_string(),
+            "Incremental fetch sessions kept.",
+        ),
+        ("num.partitions", Kind::Int, |c| c.topics.partitions.to_string(), "Partitions of a topic that does not say."),
+        ("socket.request.max.bytes", Kind::Int, |c| c.limits.request_bytes.to_string(), "The longest request frame."),
+    ];
+    let default = Config::default();
+    let row = |&(name, kind, value, doc): &(&'static str, Kind, Value, &'static str)| {
+        let (value, usual) = (value(config), value(&default));
+        BrokerConfig { name, is_set: value != usual, value, kind, doc }
+    };
+    ROWS.iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::topic_config;
+
+    #[test]
+    fn only_what_the_file_changes_counts_as_set() {
+        let mut config = Config::default();
+        assert_eq!(file_values(&config), Values::new());
+        config.topics.retention_ms = None;
+        config.broker.durability = Durability::PageCache;
+        let values = file_values(&config);
+        assert_eq!(values.len(), 2);
+        assert_eq!(values["log.retention.ms"], "-1");
+        assert_eq!(values["ottla.durability"], "page-cache");
+    }
+
+    #[test]
+    fn no_config_is_listed_twice() {
+        let fixed = broker_configs(&Config::default(), "host", 9092);
+        assert!(fixed.is_sorted_by(|a, b| a.name < b.name));
+        assert!(fixed.iter().all(|config| topic_config::find_by_broker_name(config.name).is_none()));
+    }
+}

@@ -1,0 +1,106 @@
+//! From a frame to its handler: one exhaustive match, and nothing else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::Context;
+use super::connection::{ConnectionError, Reply, Slot};
+use super::handlers;
+use crate::protocol::api::ApiKey;
+use crate::protocol::frame::{decode_body, encode_response};
+use crate::protocol::header::{HeaderError, RequestHeader};
+use crate::protocol::wire::{Request, Response};
+
+/// The other end of a connection.
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Turns true when it has gone: nobody reads replies any more.
+    pub closed: watch::Receiver<bool>,
+}
+
+/// One request, as its handler sees it.
+#[derive(Clone)]
+pub struct Call {
+    /// The broker.
+    pub context: Arc<Context>,
+    /// The request's header.
+    pub header: RequestHeader,
+    /// The peer's address.
+    pub peer: SocketAddr,
+}
+
+impl Call {
+    /// The request's version.
+    #[must_use]
+    pub fn version(&self) -> i16 {
+        self.header.version
+    }
+
+    /// The reply that carries `response`.
+    #[must_use]
+    pub fn reply<R: Response>(&self, response: &R) -> Reply {
+        reply(self.header.version, self.header.correlation_id, response)
+    }
+}
+
+fn reply<R: Response>(version: i16, correlation_id: i32, response: &R) -> Reply {
+    match encode_response(version, correlation_id, response) {
+        Ok(frame) => Reply::Frame(frame),
+        Err(error) => {
+            // A handler filled a field that the version does not have: ours, and a test encodes every response at every version.
+            tracing::error!(message = R::NAME, version, %error, "a response could not be encoded");
+            Reply::Close
+        }
+    }
+}
+
+/// Decodes a request and runs its handler, or reserves the slot of a reply that comes later.
+///
+/// # Errors
+/// When the request cannot be understood: the connection is closed, as Kafka does.
+pub async fn dispatch(context: &Arc<Context>, peer: &Peer, frame: Bytes) -> Result<Slot, ConnectionError> {
+    let (header, body) = match RequestHeader::decode(frame) {
+        Ok(parts) => parts,
+        // The one API that is answered in a version that it does not have (KIP-511).
+        Err(HeaderError::Version { api: ApiKey::ApiVersions, correlation_id, .. }) => {
+            return Ok(Slot::Ready(reply(0, correlation_id, &handlers::api_versions::unsupported())));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    context.metrics.request(header.api.key());
+    let call = Call { context: Arc::clone(context), header, peer: peer.address };
+    match call.header.api {
+        ApiKey::Produce => handlers::produce::handle(&call, body).await,
+        ApiKey::Fetch => handlers::fetch::handle(&call, body, peer.closed.clone()),
+        ApiKey::ListOffsets => answer(&call, body, handlers::list_offsets::handle).await,
+        ApiKey::Metadata => answer(&call, body, handlers::metadata::handle).await,
+        ApiKey::FindCoordinator => answer(&call, body, handlers::find_coordinator::handle).await,
+        ApiKey::ApiVersions => answer(&call, body, handlers::api_versions::handle).await,
+        ApiKey::CreateTopics => answer(&call, body, handlers::create_topics::handle).await,
+        ApiKey::DeleteTopics => answer(&call, body, handlers::delete_topics::handle).await,
+        ApiKey::DeleteRecords => answer(&call, body, handlers::delete_records::handle).await,
+        ApiKey::InitProducerId => answer(&call, body, handlers::init_producer_id::handle).await,
+        ApiKey::OffsetForLeaderEpoch => answer(&call, body, handlers::offset_for_leader_epoch::handle).await,
+        ApiKey::DescribeConfigs => answer(&call, body, handlers::describe_configs::handle).await,
+        ApiKey::AlterConfigs => answer(&call, body, handlers::alter_configs::handle).await,
+        ApiKey::DescribeLogDirs => answer(&call, body, handlers::describe_log_dirs::handle).await,
+        ApiKey::CreatePartitions => answer(&call, body, handlers::create_partitions::handle).await,
+        ApiKey::IncrementalAlterConfigs => answer(&call, body, handlers::incremental_alter_configs::handle).await,
+        ApiKey::DescribeCluster => answer(&call, body, handlers::describe_cluster::handle).await,
+        ApiKey::DescribeTopicPartitions => answer(&call, body, handlers::describe_topic_partitions::handle).await,
+    }
+}
+
+async fn answer<R: Request>(
+    call: &Call,
+    body: Bytes,
+    handler: impl AsyncFn(&Call, R) -> R::Response,
+) -> Result<Slot, ConnectionError> {
+    let request = decode_body::<R>(body, call.version())?;
+    let response = handler(call, request).await;
+    Ok(Slot::Ready(call.reply(&response)))
+}

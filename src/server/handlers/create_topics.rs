@@ -1,0 +1,148 @@
+//! CreateTopics, and the topics that Metadata creates by the way.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::alter::{Refused, not_made, refused};
+use super::describe_configs;
+use crate::ids::{BrokerId, PartitionId, PartitionIndex, TopicId};
+use crate::machine::controller::topics::{CreatedTopic, NewTopic, TopicDefaults};
+use crate::machine::controller::{Controller, Record};
+use crate::machine::topic_config::Values;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::create_topics::{CreatableTopic, CreatableTopicResult};
+use crate::protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use crate::protocol::value::Text;
+use crate::server::dispatch::Call;
+
+/// What becomes of one topic.
+type Made = Result<CreatedTopic, Refused>;
+
+/// Handles one CreateTopics request.
+pub async fn handle(call: &Call, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let made = create(call, &request.topics, request.validate_only).await;
+    if !request.validate_only {
+        let ids = made.iter().flatten().map(id_of).collect::<Vec<_>>();
+        wait_until_served(call, &ids, deadline).await;
+    }
+    // A name that stands there twice is answered once.
+    let mut seen = HashSet::new();
+    let mut topics = Vec::with_capacity(made.len());
+    for (topic, made) in request.topics.into_iter().zip(made) {
+        if seen.insert(topic.name.clone()) {
+            topics.push(result(call, topic.name, made, request.validate_only));
+        }
+    }
+    CreateTopicsResponse { topics, ..Default::default() }
+}
+
+/// Decides about all topics on one committed state, and commits those that can be as one.
+async fn create(call: &Call, topics: &[CreatableTopic], validate_only: bool) -> Vec<Made> {
+    let wanted: Vec<NewTopic> = topics.iter().map(|topic| wanted(call, topic)).collect();
+    // On one broker there is one replica of everything.
+    let defaults = TopicDefaults { partitions: call.context.topics.partitions, replication_factor: 1 };
+    let decide = |controller: &Controller| {
+        let decided = controller.decide_create_topics(&wanted, defaults);
+        let records: Vec<Record> = match validate_only {
+            true => Vec::new(),
+            false => decided.iter().flatten().map(|created| created.record.clone()).collect(),
+        };
+        Ok((records, decided))
+    };
+    match call.context.controller.change(decide).await {
+        Ok(decided) => decided.into_iter().map(|made| made.map_err(refused)).collect(),
+        Err(failure) => {
+            let why = not_made(failure);
+            topics.iter().map(|_| Err(why.clone())).collect()
+        }
+    }
+}
+
+fn wanted(call: &Call, topic: &CreatableTopic) -> NewTopic {
+    let assignments = topic.assignments.iter().map(|assignment| {
+        let brokers = assignment.broker_ids.iter().map(|broker| BrokerId(*broker)).collect();
+        (assignment.partition_index, brokers)
+    });
+    let configs = topic.configs.iter();
+    let configs = configs.map(|config| (config.name.to_string(), config.value.as_deref().map(str::to_owned)));
+    NewTopic {
+        name: topic.name.to_string(),
+        partitions: topic.num_partitions,
+        replication_factor: topic.replication_factor,
+        assignments: assignments.collect(),
+        configs: configs.collect(),
+        id: call.context.draw_topic_id(),
+        start: call.context.draw_start(),
+    }
+}
+
+/// The id and the configs that a topic was created with.
+fn parts(created: &CreatedTopic) -> (TopicId, &Values) {
+    match &created.record {
+        Record::TopicCreated(topic) => (topic.id, &topic.configs),
+        other => panic!("a topic is created by its own record, not by {other:?}"),
+    }
+}
+
+fn id_of(created: &CreatedTopic) -> TopicId {
+    parts(created).0
+}
+
+/// Waits until this broker serves the topics' partitions, so that the client's next request finds them. The topics exist in any
+/// case: a client that comes too soon is told to ask again.
+pub(super) async fn wait_until_served(call: &Call, topics: &[TopicId], deadline: Instant) -> bool {
+    let context = &call.context;
+    let partitions: Vec<PartitionId> = context.controller.read(|controller| {
+        let topics = topics.iter().filter_map(|id| controller.topic_by_id(*id));
+        let ids = topics.flat_map(|topic| {
+            let partitions = (0..).take(topic.partitions.len()).map(PartitionIndex);
+            partitions.map(|partition| PartitionId { topic: topic.id, partition })
+        });
+        ids.collect()
+    });
+    let left = deadline.saturating_duration_since(Instant::now());
+    let are_held = || partitions.iter().all(|id| context.replicas.held(*id).is_some());
+    context.controller.wait_served(left, are_held).await
+}
+
+fn result(call: &Call, name: Text, made: Made, validate_only: bool) -> CreatableTopicResult {
+    match made {
+        Ok(created) => {
+            let (id, configs) = parts(&created);
+            CreatableTopicResult {
+                name,
+                // A topic that was only checked has no id.
+                topic_id: if validate_only { TopicId::ZERO } else { id },
+                num_partitions: created.partitions,
+                replication_factor: created.replication_factor,
+                configs: Some(describe_configs::of_new_topic(&call.context, configs)),
+                ..Default::default()
+            }
+        }
+        Err((error_code, message)) => {
+            call.context.metrics.error(call.header.api.key(), error_code.0);
+            CreatableTopicResult { name, error_code, error_message: Some(message.into()), ..Default::default() }
+        }
+    }
+}
+
+/// Creates a topic with the broker's defaults because a client asked for its metadata, and waits until it is served.
+///
+/// # Errors
+/// What Metadata says of it.
+pub(super) async fn create_automatically(call: &Call, name: &Text, deadline: Instant) -> Result<(), ErrorCode> {
+    let topic = CreatableTopic { name: name.clone(), num_partitions: -1, replication_factor: -1, ..Default::default() };
+    match create(call, std::slice::from_ref(&topic), false).await.pop() {
+        Some(Ok(created)) => match wait_until_served(call, &[id_of(&created)], deadline).await {
+            true => Ok(()),
+            false => Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+        },
+        // Somebody was faster.
+        Some(Err((ErrorCode::TOPIC_ALREADY_EXISTS, _))) => Ok(()),
+        Some(Err((ErrorCode::NOT_CONTROLLER, _))) | None => Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+        Some(Err((code, _))) => Err(code),
+    }
+}

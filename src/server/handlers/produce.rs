@@ -1,0 +1,163 @@
+//! Produce: checks that need no state, then the partition's leader decides; the reply waits for what its acks promise.
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant};
+
+use super::produce_check::{Checked, NO_APPEND_TIME, check};
+use crate::ids::{Offset, PartitionId, PartitionIndex, TopicId};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::frame::decode_body;
+use crate::protocol::messages::produce::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse, TopicProduceResponse,
+};
+use crate::protocol::messages::{ProduceRequest, ProduceResponse};
+use crate::replica::{Submission, SubmitError, Submitted};
+use crate::server::connection::{ConnectionError, Reply, Slot};
+use crate::server::dispatch::Call;
+use crate::server::error;
+
+/// What became of one partition's batch, as far as it is known.
+enum Outcome {
+    Known(Box<PartitionProduceResponse>),
+    Pending {
+        partition: i32,
+        append_time: i64,
+        log_start: Offset,
+        done: oneshot::Receiver<Result<Submitted, SubmitError>>,
+    },
+}
+
+/// Handles one Produce request: submits its batches in order, and reserves the reply's slot.
+///
+/// # Errors
+/// If the body is malformed.
+pub async fn handle(call: &Call, body: Bytes) -> Result<Slot, ConnectionError> {
+    let request = decode_body::<ProduceRequest>(body, call.version())?;
+    let acks = request.acks;
+    let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let transactional = request.transactional_id.is_some();
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        let found = call.context.controller.topic_id(&topic.name);
+        let mut outcomes = Vec::with_capacity(topic.partition_data.len());
+        for partition in topic.partition_data {
+            let outcome = match refusal(acks, transactional) {
+                Some(code) => Outcome::Known(Box::new(failed(partition.index, code))),
+                None => submit(call, found, partition).await,
+            };
+            outcomes.push(outcome);
+        }
+        topics.push((topic.name, outcomes));
+    }
+    let call = call.clone();
+    Ok(Slot::later(async move {
+        let mut response = ProduceResponse::default();
+        for (name, outcomes) in topics {
+            let mut partition_responses = Vec::with_capacity(outcomes.len());
+            for outcome in outcomes {
+                partition_responses.push(settle(&call, outcome, deadline).await);
+            }
+            response.responses.push(TopicProduceResponse { name, partition_responses });
+        }
+        finish(&call, acks, response)
+    }))
+}
+
+fn refusal(acks: i16, transactional: bool) -> Option<ErrorCode> {
+    match acks {
+        -1..=1 if transactional => Some(ErrorCode::INVALID_TXN_STATE),
+        -1..=1 => None,
+        _ => Some(ErrorCode::INVALID_REQUIRED_ACKS),
+    }
+}
+
+fn finish(call: &Call, acks: i16, mut response: ProduceResponse) -> Reply {
+    let codes = || response.responses.iter().flat_map(|topic| &topic.partition_responses).map(|p| p.error_code);
+    for code in codes().filter(|code| code.is_error()) {
+        call.context.metrics.error(call.header.api.key(), code.0);
+    }
+    if acks == 0 {
+        // Closing is how a client that wants no reply learns of an error.
+        return if codes().any(|code| code.is_error()) { Reply::Close } else { Reply::Nothing };
+    }
+    let moved = codes().any(|code| code == ErrorCode::NOT_LEADER_OR_FOLLOWER || code == ErrorCode::FENCED_LEADER_EPOCH);
+    if moved && call.version() >= 10 {
+        response.node_endpoints.push(NodeEndpoint {
+            node_id: call.context.broker.0,
+            host: call.context.advertised_host.as_str().into(),
+            port: call.context.advertised_port,
+            rack: None,
+        });
+    }
+    call.reply(&response)
+}
+
+pub(super) fn failed(index: i32, error_code: ErrorCode) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        error_code,
+        base_offset: -1,
+        log_append_time_ms: NO_APPEND_TIME,
+        log_start_offset: -1,
+        ..Default::default()
+    }
+}
+
+async fn submit(call: &Call, topic: Option<TopicId>, data: PartitionProduceData) -> Outcome {
+    let index = data.index;
+    let known = |response| Outcome::Known(Box::new(response));
+    let Some(topic) = topic else { return known(failed(index, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) };
+    let id = PartitionId { topic, partition: PartitionIndex(index) };
+    let Some(replica) = call.context.replicas.get(id) else {
+        return known(failed(index, error::missing_partition(&call.context, id)));
+    };
+    let bytes = data.records.map(|records| records.into_bytes()).unwrap_or_default();
+    let checked = check(&replica.config(), call.version(), bytes, call.context.clock.now());
+    let Checked { batch, header, append_time } = match checked {
+        Ok(checked) => checked,
+        Err(refused) => return known(refused.response(index)),
+    };
+    call.context.metrics.produced(u64::try_from(batch.len()).unwrap_or(u64::MAX));
+    let (tell, done) = oneshot::channel();
+    let log_start = replica.watermarks().log_start;
+    let done_callback = Box::new(move |outcome| drop(tell.send(outcome)));
+    replica.submit(Submission { batch, header, done: done_callback }).await;
+    Outcome::Pending { partition: index, append_time, log_start, done }
+}
+
+async fn settle(call: &Call, outcome: Outcome, deadline: Instant) -> PartitionProduceResponse {
+    let (partition, append_time, log_start, done) = match outcome {
+        Outcome::Known(response) => return *response,
+        Outcome::Pending { partition, append_time, log_start, done } => (partition, append_time, log_start, done),
+    };
+    let submitted = match tokio::time::timeout_at(deadline, done).await {
+        // The batch may still be committed; an idempotent producer finds out when it retries.
+        Err(_) => return failed(partition, ErrorCode::REQUEST_TIMED_OUT),
+        Ok(outcome) => outcome.unwrap_or(Err(SubmitError::Unknown)),
+    };
+    match submitted {
+        Ok(submitted) => {
+            if submitted.duplicate {
+                call.context.metrics.produce_duplicate_batches.inc();
+            }
+            PartitionProduceResponse {
+                index: partition,
+                base_offset: submitted.base_offset.0,
+                log_append_time_ms: append_time,
+                log_start_offset: log_start.0,
+                ..Default::default()
+            }
+        }
+        Err(error) => {
+            if let SubmitError::StorageFull(_) = error {
+                call.context.metrics.storage_full.inc();
+            }
+            let mut response = failed(partition, error::submit(&error));
+            if call.version() >= 10 && response.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER {
+                response.current_leader = LeaderIdAndEpoch { leader_id: call.context.broker.0, leader_epoch: -1 };
+            }
+            response
+        }
+    }
+}
