@@ -1,0 +1,72 @@
+//! A small Kafka client on the broker's own codec, over the simulated network.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use ottla::protocol::frame::{self, SIZE_BYTES};
+use ottla::protocol::wire::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::history::Shared;
+use crate::world::{BROKER, PORT};
+
+/// A reply that does not come within this is a lost connection.
+const REPLY_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// One connection.
+pub struct Client {
+    stream: turmoil::net::TcpStream,
+    history: Shared,
+    next_correlation: i32,
+}
+
+/// The connection is gone, or the reply was not one: connect again.
+#[derive(Debug)]
+pub struct Lost;
+
+impl Client {
+    /// Connects, trying again until the broker is there.
+    pub async fn connect(history: &Shared) -> Self {
+        loop {
+            if let Ok(stream) = turmoil::net::TcpStream::connect((BROKER, PORT)).await {
+                return Self { stream, history: history.clone(), next_correlation: 0 };
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Sends a request and returns its correlation id.
+    pub async fn send<R: Request>(&mut self, version: i16, request: &R) -> Result<i32, Lost> {
+        let id = self.next_correlation;
+        self.next_correlation += 1;
+        let slices = frame::encode_request(version, id, Some("simulation"), request).expect("the version exists");
+        for slice in slices {
+            self.history.lock().wire(b">", &slice);
+            self.stream.write_all(&slice).await.map_err(|_| Lost)?;
+        }
+        Ok(id)
+    }
+
+    /// Receives the next reply, which must be that of `id`.
+    pub async fn receive<R: Request>(&mut self, version: i16, id: i32) -> Result<R::Response, Lost> {
+        let receive = async {
+            let mut size = [0; SIZE_BYTES];
+            self.stream.read_exact(&mut size).await.map_err(|_| Lost)?;
+            let size = frame::response_size(size).map_err(|_| Lost)?;
+            let mut body = BytesMut::zeroed(size);
+            self.stream.read_exact(&mut body).await.map_err(|_| Lost)?;
+            Ok::<Bytes, Lost>(body.freeze())
+        };
+        let body = tokio::time::timeout(REPLY_TIME_MAX, receive).await.map_err(|_| Lost)??;
+        self.history.lock().wire(b"<", &body);
+        let (got, response) = frame::decode_response(body, version).expect("the broker's replies can be read");
+        assert_eq!(got, id, "replies come in the order of their requests");
+        Ok(response)
+    }
+
+    /// One request and its reply.
+    pub async fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Lost> {
+        let id = self.send(version, request).await?;
+        self.receive::<R>(version, id).await
+    }
+}
