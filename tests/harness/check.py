@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from .load import SEQUENCE_BITS, UNACKED, Ledger, identity
 from .wire import EARLIEST, LATEST, Wire
 
-SCAN_SECONDS = 60.0
+STUCK_SECONDS = 60.0
 PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE)
 """What a consumer reports while a broker is away."""
 Holding = list[array]
@@ -54,13 +54,16 @@ class Reader:
                 raise AssertionError(f"poll-skip: {place} goes from offset {len(held) - 1} to {message.offset()}")
             held.append(identity(message.value(), message.partition()))
 
-    def read_to(self, ends: list[int], seconds: float = SCAN_SECONDS) -> Holding:
-        deadline = time.monotonic() + seconds
+    def read_to(self, ends: list[int]) -> Holding:
+        """Read on to these ends; raises when no record has come for a while."""
+        count, since = 0, time.monotonic()
         while any(len(held) < end for held, end in zip(self.held, ends, strict=True)):
-            if time.monotonic() > deadline:
-                read = [len(held) for held in self.held]
-                raise TimeoutError(f"read {read} of {ends}; errors seen: {dict(self.errors)}")
             self.poll()
+            read = [len(held) for held in self.held]
+            if sum(read) > count:
+                count, since = sum(read), time.monotonic()
+            elif time.monotonic() - since > STUCK_SECONDS:
+                raise TimeoutError(f"read {read} of {ends}; errors seen: {dict(self.errors)}")
         return self.held
 
     def close(self) -> None:
