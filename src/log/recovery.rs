@@ -104,6 +104,7 @@ impl Recovery {
         let durable = marks.iter().filter_map(|mark| clamp(&files, mark)).max();
         let live = |mark: &Mark| clamp(&files, mark) == Some(mark.id.index);
         let marks: Vec<Mark> = marks.iter().copied().filter(live).collect();
+        let headless = self.put_headless_aside(&mut files, durable.is_some())?;
         let (start, lost) = self.start(&files);
         let first = start.file;
         if !self.clean {
@@ -117,7 +118,7 @@ impl Recovery {
         let outcome = scan.run(start)?;
         let mut recovered =
             Recovered { forgotten: outcome.forgotten || lost, read_bytes: outcome.read_bytes, ..Recovered::default() };
-        recovered.cut = self.cut(&mut files, first, &outcome)?;
+        recovered.cut = self.cut(&mut files, first, &outcome)?.or(headless);
         if let Some(reset) = self.reset(&outcome, &recovered)? {
             files.clear(self.disk.as_ref(), &self.dir)?;
             self.disk.sync_dir(&self.dir)?;
@@ -131,6 +132,20 @@ impl Recovery {
             self.disk.sync_dir(&self.dir)?;
         }
         self.finish(files, first, outcome, recovered)
+    }
+
+    /// A log begins at index 0 or behind its raft cut. Files that begin later, when nothing was ever known to be durable, are what a power
+    /// cut left of a log whose first file was not synced yet: flushes go oldest first, so none of it was acknowledged.
+    fn put_headless_aside(&self, files: &mut Files, has_durable: bool) -> Result<Option<CutReport>, LogError> {
+        let Some(name) = files.live.first().map(|file| file.name) else { return Ok(None) };
+        let known = has_durable || self.group.purged.is_some() || !self.group.descriptors.is_empty();
+        if known || name.first_index == RaftIndex(0) {
+            return Ok(None);
+        }
+        let bytes = files.put_aside(self.disk.as_ref(), &self.dir, 0)?;
+        self.disk.sync_dir(&self.dir)?;
+        let kept_as = Some(path(&self.dir, name, CUT));
+        Ok(Some(CutReport { path: path(&self.dir, name, LOG), position: 0, bytes, fault: Fault::Missing, kept_as }))
     }
 
     /// Where reading begins: at the checkpoint if its place is there, otherwise at the log's first byte. Also whether the checkpoint's
