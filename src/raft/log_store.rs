@@ -87,7 +87,17 @@ impl RaftLogReader<TypeConfig> for LogStore {
         range: RB,
     ) -> Result<Vec<RaftEntry>, io::Error> {
         let range = self.resolve(&range);
-        if range.is_empty() { Ok(Vec::new()) } else { self.summaries(range) }
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        // "What there is of the range": a log may begin behind its first index without anything purged.
+        match self.log.summaries(RaftIndex(range.start)..RaftIndex(range.end), 1) {
+            Err(LogError::NoSuchEntries { has, .. }) => {
+                let there = range.start.max(has.start.0)..range.end.min(has.end.0);
+                if there.is_empty() { Ok(Vec::new()) } else { self.summaries(there) }
+            }
+            _ => self.summaries(range),
+        }
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {

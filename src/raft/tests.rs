@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::storage::{EntryResponder, IOFlushed, LogState, RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageError};
@@ -13,12 +14,12 @@ use super::applier::{AppliedState, Observer, Snapshots};
 use super::flusher::{Flusher, LogFlusher};
 use super::group::{Group, GroupConfig, ProposeError, Proposed};
 use super::log_store::LogStore;
-use super::types::{Applied, Command, RaftLogId, RaftStoredMembership, TypeConfig};
+use super::types::{Applied, Command, RaftEntry, RaftLogId, RaftStoredMembership, RaftVote, TypeConfig, log_id};
 use crate::ids::{BrokerId, Incarnation, Offset, PartitionId, PartitionIndex, ReplicaId, Term, TopicId};
 use crate::log::disk::Disk;
 use crate::log::journal::Journal;
 use crate::log::mem_disk::MemDisk;
-use crate::log::{Log, LogConfig, OpenAfter, Recovered};
+use crate::log::{Descriptor, Log, LogConfig, OpenAfter, Recovered};
 use crate::machine::Machine;
 use crate::machine::partition::PartitionMachine;
 use crate::protocol::compression::Compression;
@@ -123,11 +124,74 @@ impl RaftStateMachine<TypeConfig> for AnyMachine {
     }
 }
 
-impl StoreBuilder<TypeConfig, LogStore, AnyMachine, ()> for Builder {
-    async fn build(&self) -> Result<((), LogStore, AnyMachine), StorageError<TypeConfig>> {
+/// The log store, with what installing a snapshot would have done before openraft purges beyond the log's end: without a descriptor
+/// for that very point the log refuses.
+struct SuiteStore {
+    store: LogStore,
+    log: Arc<Log>,
+    journal: Arc<Journal>,
+}
+
+impl RaftLogStorage<TypeConfig> for SuiteStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        self.store.get_log_state().await
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.store.get_log_reader().await
+    }
+
+    async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        self.store.save_vote(vote).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<RaftLogId>) -> Result<(), io::Error> {
+        self.store.save_committed(committed).await
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<RaftLogId>, io::Error> {
+        self.store.read_committed().await
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = RaftEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.store.append(entries, callback).await
+    }
+
+    async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {
+        self.store.truncate_after(last).await
+    }
+
+    async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
+        let id = log_id(&upto);
+        if self.log.state().last.is_none_or(|last| last.index < id.index) {
+            let descriptor = Descriptor {
+                id,
+                membership: Bytes::new(),
+                next_offset: Offset(0),
+                log_start: Offset(0),
+                epochs: Vec::new(),
+                machine: Bytes::new(),
+                place: None,
+                roll: false,
+            };
+            self.journal.put_descriptor(ID, descriptor, Box::new(drop));
+        }
+        self.store.purge(upto).await
+    }
+}
+
+impl StoreBuilder<TypeConfig, SuiteStore, AnyMachine, ()> for Builder {
+    async fn build(&self) -> Result<((), SuiteStore, AnyMachine), StorageError<TypeConfig>> {
         let parts = open(&MemDisk::inline(), LogConfig::default());
         let flusher = LogFlusher::new(Arc::clone(&parts.flusher), Arc::clone(&parts.log), false);
-        let store = LogStore::new(parts.log, parts.journal, flusher);
+        let store = LogStore::new(Arc::clone(&parts.log), Arc::clone(&parts.journal), flusher);
+        let store = SuiteStore { store, log: parts.log, journal: parts.journal };
         Ok(((), store, AnyMachine::default()))
     }
 }
