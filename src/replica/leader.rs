@@ -164,3 +164,7 @@ impl Leader {
         *self = Self::new(term, next);
     }
 }
+
+#[cfg(test)]
+#[path = "leader_tests.rs"]
+mod tests;

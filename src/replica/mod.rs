@@ -253,12 +253,12 @@ impl Replica {
         self.published.purgeable.swap(false, Ordering::Relaxed)
     }
 
-    /// The log start that retention asks for at `now`, if it is ahead of the present one. Rolls the active segment when its time has come.
+    /// The log start that retention by size, and by time if wanted, asks for at `now`, if it is ahead of the present one. Rolls the active segment when its time has come.
     /// Blocks: a segment's timestamps are in its index.
     ///
     /// # Errors
     /// Of the log.
-    pub fn retention_due(&self, now: Timestamp) -> Result<Option<Offset>, LogError> {
+    pub fn retention_due(&self, now: Timestamp, by_time: bool) -> Result<Option<Offset>, LogError> {
         let config = self.config();
         if self.log().roll_due(now, config.segment_ms)? {
             self.log().roll()?;
@@ -267,7 +267,8 @@ impl Replica {
             return Ok(None);
         }
         let limit = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok());
-        let limits = RetentionLimits { ms: limit(config.retention_ms), bytes: limit(config.retention_bytes) };
+        let ms = limit(config.retention_ms).filter(|_| by_time);
+        let limits = RetentionLimits { ms, bytes: limit(config.retention_bytes) };
         let marks = self.watermarks();
         Ok(new_log_start(&self.log().segments()?, marks.log_start, marks.high_watermark, limits, now))
     }
