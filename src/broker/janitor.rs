@@ -18,6 +18,9 @@ use crate::replica::Replica;
 const BUSY_PERIOD: Duration = Duration::from_secs(1);
 /// Every so many busy periods, all partitions are looked at, and what was written gets a checkpoint.
 const FULL_ROUND: u32 = 30;
+/// Every so many busy periods, retention by time is looked at: Kafka's `log.retention.check.interval.ms`. Records that are old when they
+/// come, as those of an import are, can be read for as long as there.
+const TIME_ROUND: u32 = 300;
 /// Bytes appended since their partition's last descriptor, over the whole broker, at which all get one: bounds what a restart reads.
 const UNDESCRIBED_BYTES_MAX: u64 = 1 << 30;
 
@@ -31,13 +34,14 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
             biased;
             () = stopped(&mut stop) => return,
             () = inner.janitor.notified() => {}
-            _ = ticks.tick() => round = (round + 1) % FULL_ROUND,
+            _ = ticks.tick() => round = (round + 1) % TIME_ROUND,
         }
-        let full = round == 0;
+        let look = Round { full: round.is_multiple_of(FULL_ROUND), by_time: round == 0 };
+        let full = look.full;
         let checkpoint = full || inner.flusher.undescribed_bytes.load(Ordering::Relaxed) > UNDESCRIBED_BYTES_MAX;
         for replica in inner.replicas.open() {
             if replica.take_touched() || full {
-                visit(&inner, &replica, full).await;
+                visit(&inner, &replica, look).await;
             }
             if checkpoint {
                 replica.group().checkpoint().await;
@@ -49,9 +53,16 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-async fn visit(inner: &Inner, replica: &Arc<Replica>, full: bool) {
+/// What a look at a partition covers.
+#[derive(Clone, Copy)]
+struct Round {
+    full: bool,
+    by_time: bool,
+}
+
+async fn visit(inner: &Inner, replica: &Arc<Replica>, round: Round) {
     let (looked_at, now) = (Arc::clone(replica), inner.env.clock.now());
-    let due = on_disk(&inner.env.disk, Lane::Background, move || looked_at.retention_due(now));
+    let due = on_disk(&inner.env.disk, Lane::Background, move || looked_at.retention_due(now, round.by_time));
     match due.await {
         Ok(Ok(Some(due))) => move_log_start(inner, replica, due).await,
         Ok(Ok(None)) | Err(_) => {}
@@ -64,7 +75,7 @@ async fn visit(inner: &Inner, replica: &Arc<Replica>, full: bool) {
         replica.group().checkpoint().await;
         replica.group().purge().await;
     }
-    if full {
+    if round.full {
         replica.group().flusher().flush_soon();
     }
 }

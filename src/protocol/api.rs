@@ -88,8 +88,9 @@ apis! {
     ListOffsets = 2: 1..=9, advertised Some(1..=9), flexible 6, max LIST_REQUEST_MAX_BYTES;
     /// Brokers, topics, and who leads which partition.
     Metadata = 3: 0..=12, advertised Some(0..=12), flexible 9, max LIST_REQUEST_MAX_BYTES;
-    /// Finds the broker that coordinates a group or a transactional id.
-    FindCoordinator = 10: 0..=6, advertised None, flexible 3, max SMALL_REQUEST_MAX_BYTES;
+    /// Finds the broker that coordinates a group or a transactional id. Advertised although there are none yet: librdkafka compresses
+    /// with lz4 only for brokers that have it.
+    FindCoordinator = 10: 0..=6, advertised Some(0..=6), flexible 3, max SMALL_REQUEST_MAX_BYTES;
     /// What the broker speaks. Its response header is version 0 in every version, so that any client can read it.
     ApiVersions = 18: 0..=4, advertised Some(0..=4), flexible 3, max SMALL_REQUEST_MAX_BYTES;
     /// Creates topics.

@@ -110,7 +110,7 @@ class Confluent(scenarios.Client):
         return codes == [KafkaError.MSG_SIZE_TOO_LARGE]
 
     def administer(self, topic: str) -> None:
-        created = NewTopic(topic, 2, config={"retention.ms": "1234567"})
+        created = NewTopic(topic, 2, config={"retention.ms": "123456789000000"})
         value_of(self.admin.create_topics([created]))
         try:
             value_of(self.admin.create_topics([created]))
@@ -130,11 +130,11 @@ class Confluent(scenarios.Client):
         return self.admin.list_topics(timeout=WAIT_SECONDS).topics
 
     def alter_config(self, topic: str) -> None:
-        kept = ConfigEntry("retention.ms", "7654321", incremental_operation=AlterConfigOpType.SET)
+        kept = ConfigEntry("retention.ms", "765432100000000", incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[kept])
         value_of(self.admin.incremental_alter_configs([resource]))
         configs = value_of(self.admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]))
-        expect("retention.ms", configs["retention.ms"].value, "7654321")
+        expect("retention.ms", configs["retention.ms"].value, "765432100000000")
         expect("cleanup.policy", configs["cleanup.policy"].value, "delete")
 
     def move_log_start(self, topic: str) -> None:

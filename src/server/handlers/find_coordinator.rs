@@ -1,6 +1,8 @@
-//! FindCoordinator: there are no groups and no transactions yet, and clients are not told of this API. One that asks
-//! nevertheless gets an error that no client tries again: a coordinator that is merely "not available" would be asked for until
-//! the end of time.
+//! FindCoordinator: there are no groups and no transactions yet (the API is advertised for librdkafka, which takes it as the sign
+//! that a broker can store lz4).
+//!
+//! A group's coordinator is "not available": consumers that assign partitions themselves look for it in the background, and
+//! anything final would reach their users as an error. A transactional id gets an error that no client tries again.
 
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::find_coordinator::Coordinator;
@@ -15,13 +17,14 @@ const TRANSACTION: i8 = 1;
 
 /// Handles one FindCoordinator request.
 pub async fn handle(call: &Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let message = Some(Text::from_static(match request.key_type {
-        TRANSACTION => "This broker does not support transactions.",
-        _ => "This broker does not support consumer groups.",
-    }));
+    let (error_code, message) = match request.key_type {
+        TRANSACTION => (ErrorCode::INVALID_REQUEST, "This broker does not support transactions."),
+        _ => (ErrorCode::COORDINATOR_NOT_AVAILABLE, "This broker does not support consumer groups."),
+    };
+    let message = Some(Text::from_static(message));
     if call.version() < BATCHED_FROM {
         return FindCoordinatorResponse {
-            error_code: ErrorCode::INVALID_REQUEST,
+            error_code,
             error_message: message,
             node_id: NO_NODE,
             port: NO_NODE,
@@ -32,7 +35,7 @@ pub async fn handle(call: &Call, request: FindCoordinatorRequest) -> FindCoordin
         key,
         node_id: NO_NODE,
         port: NO_NODE,
-        error_code: ErrorCode::INVALID_REQUEST,
+        error_code,
         error_message: message.clone(),
         ..Default::default()
     });
