@@ -91,7 +91,10 @@ impl Disk for BuggyDisk {
         self.inner.remove_dir_all(dir)
     }
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.inner.sync_dir(dir)
+        let recovers = self.bug == Bug::RecoveredTailNotSynced && !self.appended.load(Ordering::Relaxed);
+        // A partition's directory, two levels below `topics`: the names of its segments are part of what was recovered.
+        let is_partition = dir.starts_with("topics/") && dir.matches('/').count() == 2;
+        if recovers && is_partition { Ok(()) } else { self.inner.sync_dir(dir) }
     }
     fn space(&self) -> io::Result<Space> {
         self.inner.space()
