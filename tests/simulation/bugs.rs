@@ -1,9 +1,9 @@
 //! Bugs that the checker must catch: each breaks one rule of durability, in the disk below the broker that ships.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use ottla::log::disk::{DirEntry, Disk, DiskFile, Job, Lane, Open, Space};
@@ -29,14 +29,27 @@ pub enum Bug {
 pub struct BuggyDisk {
     inner: MemDisk,
     bug: Bug,
-    /// Set once this life has appended to a log: recovery is over then.
-    appended: Arc<AtomicBool>,
+    appended: Appended,
+}
+
+/// The directories of logs that this life has appended to: their recovery is over.
+#[derive(Clone, Debug, Default)]
+struct Appended(Arc<Mutex<BTreeSet<String>>>);
+
+impl Appended {
+    fn note(&self, dir: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
+    }
+
+    fn has(&self, dir: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(dir)
+    }
 }
 
 impl BuggyDisk {
     /// `inner` with a bug.
     pub fn new(inner: MemDisk, bug: Bug) -> Self {
-        Self { inner, bug, appended: Arc::default() }
+        Self { inner, bug, appended: Appended::default() }
     }
 }
 
@@ -46,7 +59,7 @@ struct BuggyFile {
     path: String,
     disk: MemDisk,
     bug: Bug,
-    appended: Arc<AtomicBool>,
+    appended: Appended,
 }
 
 impl BuggyFile {
@@ -54,8 +67,12 @@ impl BuggyFile {
         self.path.ends_with(".log")
     }
 
+    fn place(&self) -> (&str, &str) {
+        self.path.rsplit_once('/').unwrap_or(("", &self.path))
+    }
+
     fn is_newest_of_its_directory(&self) -> bool {
-        let (dir, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let (dir, name) = self.place();
         let names = self.disk.list(dir).unwrap_or_default();
         names.iter().rfind(|entry| entry.name.ends_with(".log")).is_none_or(|newest| newest.name == name)
     }
@@ -63,7 +80,7 @@ impl BuggyFile {
     fn skips_sync(&self) -> bool {
         match self.bug {
             Bug::OnlyNewestFileSynced => self.is_segment() && !self.is_newest_of_its_directory(),
-            Bug::RecoveredTailNotSynced => self.is_segment() && !self.appended.load(Ordering::Relaxed),
+            Bug::RecoveredTailNotSynced => self.is_segment() && !self.appended.has(self.place().0),
             Bug::SyncIsNoop | Bug::DirSyncIsNoop | Bug::AckBeforeSync => false,
         }
     }
@@ -79,7 +96,7 @@ impl Disk for BuggyDisk {
     fn open(&self, path: &str, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let inner = self.inner.open(path, how)?;
         let (path, disk) = (path.to_owned(), self.inner.clone());
-        Ok(Arc::new(BuggyFile { inner, path, disk, bug: self.bug, appended: Arc::clone(&self.appended) }))
+        Ok(Arc::new(BuggyFile { inner, path, disk, bug: self.bug, appended: self.appended.clone() }))
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.inner.rename(from, to)
@@ -91,7 +108,7 @@ impl Disk for BuggyDisk {
         self.inner.remove_dir_all(dir)
     }
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        let recovers = self.bug == Bug::RecoveredTailNotSynced && !self.appended.load(Ordering::Relaxed);
+        let recovers = self.bug == Bug::RecoveredTailNotSynced && !self.appended.has(dir);
         // A partition's directory, two levels below `topics`: the names of its segments are part of what was recovered.
         let is_partition = dir.starts_with("topics/") && dir.matches('/').count() == 2;
         if recovers && is_partition { Ok(()) } else { self.inner.sync_dir(dir) }
@@ -113,7 +130,7 @@ impl DiskFile for BuggyFile {
     }
     fn write_at(&self, pos: u64, bufs: &[io::IoSlice<'_>]) -> io::Result<()> {
         if self.is_segment() {
-            self.appended.store(true, Ordering::Relaxed);
+            self.appended.note(self.place().0);
         }
         self.inner.write_at(pos, bufs)
     }

@@ -17,7 +17,7 @@ use workload::{IdempotentProducer, PARTITIONS};
 use world::{BROKER, World};
 
 /// Simulated time after which a run that has not finished is stuck.
-const RUN_TIME_MAX: Duration = Duration::from_secs(60);
+const RUN_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// What befalls the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +179,7 @@ fn a_run_without_faults_shows_clients_every_record_once() {
 #[test]
 fn the_same_seed_gives_the_same_bytes_on_wire_and_disk() {
     let plan = Plan {
-        batches: 700,
+        batches: 1_100,
         value_bytes: 40,
         faults: vec![Fault::PowerAt(300), Fault::KillAt(200), Fault::PowerAt(150)],
         ..Plan::new(42)
@@ -191,7 +191,7 @@ fn the_same_seed_gives_the_same_bytes_on_wire_and_disk() {
 
 #[test]
 fn power_cut_at_every_operation_loses_nothing_acknowledged() {
-    let plan = Plan::new(7);
+    let plan = Plan { batches: 120, value_bytes: 6_000, ..Plan::new(7) };
     let ops = check(&plan).disk_ops;
     assert!(ops >= 300, "only {ops} operations to cut at");
     for op in 0..ops {
@@ -235,7 +235,7 @@ fn seeds_until_caught(bug: Bug, faults: impl Fn(&mut u64) -> Vec<Fault>) -> u64 
         let mut state = seed + 1;
         // Large values: a segment is full every few batches.
         let plan =
-            Plan { batches: 24, value_bytes: 150_000, bug: Some(bug), faults: faults(&mut state), ..Plan::new(seed) };
+            Plan { batches: 24, value_bytes: 100_000, bug: Some(bug), faults: faults(&mut state), ..Plan::new(seed) };
         // Beside what clients see, the broker's own assertions and refusals to start count as caught.
         match std::panic::catch_unwind(|| run(&plan)) {
             Err(_) => return seed + 1,

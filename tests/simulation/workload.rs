@@ -29,7 +29,7 @@ const VERSION_PRODUCE: i16 = 8;
 const VERSION_FETCH: i16 = 11;
 
 fn pause() -> tokio::time::Sleep {
-    tokio::time::sleep(Duration::from_millis(10))
+    tokio::time::sleep(Duration::from_millis(100))
 }
 
 /// Creates the topic, or finds that it is there.
