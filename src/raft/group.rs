@@ -1,10 +1,9 @@
 //! One Raft group on this broker: start, lead, propose, checkpoint, stop.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use openraft::errors::{ClientWriteError, InitializeError, RaftError};
+use openraft::errors::ClientWriteError;
 use openraft::impls::leader_id_std;
 use openraft::vote::RaftLeaderId;
 use openraft::{Config, ReadPolicy, SnapshotPolicy};
@@ -153,6 +152,7 @@ impl<M: Machine> Group<M> {
         let undescribed_bytes = Arc::clone(&config.flusher.undescribed_bytes);
         let flusher = LogFlusher::new(config.flusher, Arc::clone(&config.log), config.page_cache);
         let store = LogStore::new(Arc::clone(&config.log), Arc::clone(&config.journal), Arc::clone(&flusher));
+        store.found(config.me)?;
         let log = config.log;
         let applier = Applier::new(ApplierConfig {
             log: Arc::clone(&log),
@@ -174,13 +174,7 @@ impl<M: Machine> Group<M> {
 
     async fn become_leader(&self) -> Result<(), StartError> {
         let core = |error: &dyn std::fmt::Display| StartError::Core(error.to_string());
-        match self.raft.initialize(BTreeMap::from([(self.me, ())])).await {
-            Ok(()) => {}
-            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
-                self.raft.trigger().elect(false).await.map_err(|error| core(&error))?;
-            }
-            Err(error) => return Err(core(&error)),
-        }
+        self.raft.trigger().elect(false).await.map_err(|error| core(&error))?;
         let me = self.me;
         self.raft
             .wait(None)

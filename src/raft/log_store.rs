@@ -4,6 +4,7 @@
 //! has returned. Contiguity of indexes is checked by the log itself (openraft does not in release builds). Votes are durable
 //! before `save_vote` returns; the committed index is only remembered, and reaches the journal lazily.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -17,10 +18,10 @@ use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 
 use super::flusher::LogFlusher;
 use super::types::{
-    Command, RaftEntry, RaftLogId, RaftVote, TypeConfig, decode_membership, decode_vote, encode_membership,
-    encode_vote, log_id, raft_log_id,
+    Command, RaftEntry, RaftLogId, RaftMembership, RaftVote, TypeConfig, decode_membership, decode_vote,
+    encode_membership, encode_vote, log_id, raft_log_id,
 };
-use crate::ids::{Offset, PartitionId, RaftIndex};
+use crate::ids::{LogId, Offset, PartitionId, RaftIndex, ReplicaId, Term};
 use crate::log::entry::{Body, EntrySummary, NewEntry, RaftEntryKind, StoredEntry};
 use crate::log::journal::Journal;
 use crate::log::{Log, LogError};
@@ -45,6 +46,25 @@ impl LogStore {
     #[must_use]
     pub fn new(log: Arc<Log>, journal: Arc<Journal>, flusher: Arc<LogFlusher>) -> Self {
         Self { id: log.id(), log, journal, flusher }
+    }
+
+    /// Writes a group's first membership, `me` alone, as the first entry of a log that has none.
+    ///
+    /// It stands there before Raft starts: a log that lost it to a power cut, while the journal kept the vote, gets it again.
+    /// Nothing is lost with such a log: what is acknowledged is durable, and what is durable comes with all entries before it,
+    /// this one included. That is also why no sync is awaited here.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub fn found(&self, me: ReplicaId) -> io::Result<()> {
+        if self.log.state().last.is_some() {
+            return Ok(());
+        }
+        let alone = RaftMembership::new(vec![BTreeSet::from([me])], BTreeMap::from([(me, ())]));
+        let membership = alone.map_err(io::Error::other)?;
+        let first = LogId { term: Term(0), index: RaftIndex(0) };
+        let founding = new_entry(entry(first, EntryPayload::Membership(membership)))?;
+        self.log.append(&[founding]).map(drop).map_err(to_io)
     }
 
     fn summaries(&self, range: std::ops::Range<u64>) -> io::Result<Vec<RaftEntry>> {

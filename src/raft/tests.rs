@@ -273,6 +273,20 @@ async fn a_group_of_one_keeps_what_it_acknowledged_through_kills_and_power_cuts(
 }
 
 #[tokio::test]
+async fn a_group_whose_first_entries_were_lost_while_its_vote_was_kept_is_founded_again() {
+    let disk = MemDisk::inline();
+    {
+        let parts = open(&disk, LogConfig::default());
+        let leader = openraft::impls::leader_id_std::LeaderId { term: 1, voted_for: ME };
+        let vote = super::types::encode_vote(&RaftVote { leader_id: leader, committed: true });
+        parts.journal.put_vote(ID, vote, Box::new(|outcome| outcome.unwrap()));
+    }
+    let life = live(&disk.after_power_cut()).await;
+    assert_eq!(life.group.term(), Some(Term(2)));
+    assert_eq!(propose(&life, Term(2), batch("a")).await.unwrap().applied.base_offset, Offset(0));
+}
+
+#[tokio::test]
 async fn a_proposal_in_a_term_that_is_over_is_refused() {
     let disk = MemDisk::inline();
     let life = live(&disk).await;
