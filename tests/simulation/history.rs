@@ -68,7 +68,8 @@ impl History {
         self.check_acked(&mut found);
         self.check_polled(&mut found);
         self.check_last_read(&mut found);
-        found
+        // Values are padded with dots.
+        found.into_iter().map(|text| text.replace("..", "")).collect()
     }
 
     fn check_acked(&self, found: &mut Vec<String>) {

@@ -23,8 +23,8 @@ use crate::history::Shared;
 pub const TOPIC: &str = "simulated";
 /// Its partitions.
 pub const PARTITIONS: i32 = 2;
-/// Batches that a producer has in flight.
-const IN_FLIGHT: usize = 3;
+/// Batches that a producer has in flight: as many as Kafka allows an idempotent one.
+const IN_FLIGHT: usize = 5;
 const VERSION_PRODUCE: i16 = 8;
 const VERSION_FETCH: i16 = 11;
 
@@ -98,6 +98,10 @@ impl IdempotentProducer {
             let lost = loop {
                 while on_wire.len() < IN_FLIGHT && (on_wire.len() < unacked.len() || sent < self.batches) {
                     if on_wire.len() == unacked.len() {
+                        // Without a pause now and then all batches under way would move in step, and share every sync.
+                        if sent.wrapping_mul(0x9e37_79b9) >> 7 & 3 == 0 {
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
                         let batch = self.batch(sent, id, sequence);
                         sequence += i32::try_from(batch.values.len()).expect("small");
                         sent += 1;

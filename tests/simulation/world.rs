@@ -17,8 +17,8 @@ use crate::bugs::{Bug, BuggyDisk};
 pub const BROKER: &str = "broker";
 /// The port that it listens on.
 pub const PORT: u16 = 9092;
-/// What a job of the disk takes, on the simulation's clock.
-const DISK_LATENCY: Duration = Duration::from_micros(300);
+/// What a job of the disk takes, on the simulation's clock: several messages long, so that what arrives meanwhile shares the next sync.
+const DISK_LATENCY: Duration = Duration::from_micros(2_500);
 
 /// turmoil's network behind the broker's seam.
 pub struct SimNetwork;
