@@ -3,21 +3,31 @@
 //! # Invariants
 //! - Indexes are contiguous and terms do not fall: checked before anything is written.
 //! - Entries are written into space that has been allocated, so that a full disk is an error before the write, not in it.
+//! - A disk that is full for batches is not full for what makes room on it: batches leave some of the filesystem free, and some
+//!   allocated behind each log's end, to commands and to Raft's own entries.
 //! - Entries are published only after they were written in full. After a failed write nothing is written to this log again:
 //!   nobody knows what stands behind its end.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::disk::DiskFile;
 use super::entry::{NewEntry, Point, Stamped};
 use super::error::LogError;
 use super::partition::{Appended, Log, Writer};
 use super::segment::Segment;
 use crate::ids::{RaftIndex, Term, Timestamp};
 
-/// Space that is kept allocated for Raft's own entries, which are appended without asking for space first.
-pub(super) const SLACK_BYTES: u64 = 16 << 10;
+/// Space that batches leave allocated behind a log's end: for commands, and for Raft's own entries, which are appended without asking for
+/// space first.
+const SLACK_BYTES: u64 = 16 << 10;
+/// What commands leave of it to Raft's own entries.
+const RAFT_BYTES: u64 = 8 << 10;
+/// What batches leave free on the filesystem, or a [`KEPT_FREE_PART`]th of it if that is less: for commands, for the segments that
+/// those roll to, for the journal and for indexes.
+const KEPT_FREE_BYTES: u64 = 16 << 20;
+const KEPT_FREE_PART: u64 = 32;
 /// Entries written with one call.
 const WRITE_MAX: usize = 256;
 
@@ -52,7 +62,7 @@ impl Log {
                 bytes += next.size();
                 count += 1;
             }
-            allocate(&segment, end + bytes)?;
+            allocate(&segment, end + bytes, u64::MAX)?;
             let (now, later) = rest.split_at(count);
             self.write(&segment, end, now)?;
             self.publish(&segment, now);
@@ -63,33 +73,73 @@ impl Log {
         Ok(Appended { last, next_offset: shared.next_offset })
     }
 
-    /// Makes sure that the next `bytes` bytes of entries, beside some of Raft's own, can be appended whatever else fills the disk.
-    /// `bytes` counts from the log's present end: what was reserved before and is not appended yet has to be in it.
+    /// Makes sure that batches of `bytes` bytes can be appended whatever else fills the disk, and commands and some of Raft's own entries
+    /// behind them. `bytes` counts from the log's present end: what was reserved before and is not appended yet has to be in it.
     ///
     /// # Errors
-    /// [`LogError::Full`]: nothing was changed.
+    /// [`LogError::Full`], also while only what is kept for commands is left: nothing was changed.
     pub fn reserve(&self, bytes: u64) -> Result<(), LogError> {
         let writer = self.writer();
         self.check_not_failed()?;
         let needed = bytes.saturating_add(SLACK_BYTES);
         let Some(first) = self.shared().next_index() else {
             // Nobody knows the first index yet. Raft appends its first entry without asking, before any of a client's.
+            return self.check_room(needed).map(drop);
+        };
+        let segment = match self.active().filter(|active| fits(active, bytes)) {
+            Some(segment) => segment,
+            None => {
+                self.check_room(needed)?;
+                self.roll_to(&writer, first, needed)?
+            }
+        };
+        let (end, missing) = {
+            let state = segment.lock();
+            (state.end.pos, state.end.pos.saturating_add(needed).saturating_sub(state.allocated))
+        };
+        let room = if missing == 0 { 0 } else { self.check_room(missing)? };
+        allocate(&segment, end.saturating_add(needed), room)?;
+        raise_limit(&segment, bytes);
+        Ok(())
+    }
+
+    /// As [`Log::reserve`], for commands: they may take what batches have to leave, so that what makes room (log start moves, a topic is
+    /// deleted or gets other configs) can be written on a full disk.
+    ///
+    /// # Errors
+    /// [`LogError::Full`] if even that is used up: nothing was changed.
+    pub fn reserve_command(&self, bytes: u64) -> Result<(), LogError> {
+        let writer = self.writer();
+        self.check_not_failed()?;
+        let needed = bytes.saturating_add(SLACK_BYTES);
+        let Some(first) = self.shared().next_index() else {
             return if self.disk.space()?.free_bytes < needed { Err(LogError::Full) } else { Ok(()) };
         };
-        let fits = |segment: &Arc<Segment>| {
-            let state = segment.lock();
-            state.end.pos == 0 || state.end.pos.saturating_add(bytes) <= state.limit
+        let active = self.active();
+        let granted = match active.as_ref().filter(|active| fits(active, bytes)) {
+            Some(active) => {
+                let end = active.lock().end.pos;
+                allocate(active, end.saturating_add(needed), u64::MAX)
+            }
+            None => self.roll_to(&writer, first, needed).map(drop),
         };
-        let segment = match self.active().filter(fits) {
-            Some(segment) => segment,
-            None => self.roll_to(&writer, first, needed)?,
-        };
-        let end = {
-            let mut state = segment.lock();
-            state.limit = state.limit.max(state.end.pos.saturating_add(bytes));
-            state.end.pos
-        };
-        allocate(&segment, end.saturating_add(needed))
+        match (granted, active) {
+            (Err(LogError::Full), Some(active)) => {
+                // Past its limit, and from what is kept, rather than not at all.
+                let end = active.lock().end.pos;
+                allocate(&active, end.saturating_add(bytes).saturating_add(RAFT_BYTES), u64::MAX)?;
+                raise_limit(&active, bytes);
+                Ok(())
+            }
+            (granted, _) => granted,
+        }
+    }
+
+    /// What may be allocated for batches; an error if that is less than `bytes`.
+    fn check_room(&self, bytes: u64) -> Result<u64, LogError> {
+        let space = self.disk.space()?;
+        let room = space.free_bytes.saturating_sub(KEPT_FREE_BYTES.min(space.total_bytes / KEPT_FREE_PART));
+        if room < bytes { Err(LogError::Full) } else { Ok(room) }
     }
 
     /// Whether the active segment should be rolled because its first batch is older than `segment_ms` (Kafka: `segment.ms`).
@@ -151,24 +201,32 @@ impl Log {
 
     /// The segment that an entry goes to: the active one if it fits, otherwise a new one.
     fn segment_for(&self, writer: &Writer, entry: &Stamped) -> Result<Arc<Segment>, LogError> {
-        if let Some(active) = self.active() {
-            let state = active.lock();
-            if state.end.pos == 0 || state.end.pos + entry.size() <= state.limit {
-                drop(state);
-                return Ok(active);
-            }
+        let active = self.active();
+        if let Some(active) = active.as_ref().filter(|active| fits(active, entry.size())) {
+            return Ok(Arc::clone(active));
         }
-        self.roll_to(writer, entry.id.index, entry.size())
+        match (self.roll_to(writer, entry.id.index, entry.size()), active) {
+            // Past its limit rather than not at all: an entry that Raft cannot append ends the group.
+            (Err(LogError::Full), Some(active)) => {
+                let end = active.lock().end.pos;
+                allocate(&active, end + entry.size(), u64::MAX).map(|()| active)
+            }
+            (rolled, _) => rolled,
+        }
     }
 
     /// Begins a new segment at the log's end, with space for so many bytes.
     fn roll_to(&self, writer: &Writer, first: RaftIndex, bytes: u64) -> Result<Arc<Segment>, LogError> {
         let name = self.shared().next_name(first, writer.generation);
         let limit = writer.config.segment_bytes;
-        let space = bytes.max(step(0).min(limit));
-        let segment = match Segment::create(self.disk.as_ref(), &self.dir, name, space, limit) {
-            Ok(segment) => segment,
-            Err(error) => return Err(self.stop_unless_full(error.into())),
+        let ahead = bytes.max(step(0).min(limit));
+        let create = |space| {
+            let created = Segment::create(self.disk.as_ref(), &self.dir, name, space, limit);
+            created.map_err(|error| self.stop_unless_full(error.into()))
+        };
+        let segment = match create(ahead) {
+            Err(LogError::Full) if ahead > bytes => create(bytes)?,
+            created => created?,
         };
         let sealed = {
             let mut shared = self.shared_mut();
@@ -224,8 +282,20 @@ impl Log {
     }
 }
 
-/// Makes sure that a segment has space up to `needed`, and more if that is to be had.
-fn allocate(segment: &Segment, needed: u64) -> Result<(), LogError> {
+/// Whether an entry of so many bytes may go to a segment.
+fn fits(segment: &Arc<Segment>, bytes: u64) -> bool {
+    let state = segment.lock();
+    state.end.pos == 0 || state.end.pos.saturating_add(bytes) <= state.limit
+}
+
+/// Lets so many bytes go to a segment, although it is rolled then.
+fn raise_limit(segment: &Segment, bytes: u64) {
+    let mut state = segment.lock();
+    state.limit = state.limit.max(state.end.pos.saturating_add(bytes));
+}
+
+/// Makes sure that a segment has space up to `needed`, and more if that is to be had within `room` bytes.
+fn allocate(segment: &Segment, needed: u64, room: u64) -> Result<(), LogError> {
     let (allocated, end, limit) = {
         let state = segment.lock();
         (state.allocated, state.end.pos, state.limit)
@@ -233,7 +303,7 @@ fn allocate(segment: &Segment, needed: u64) -> Result<(), LogError> {
     if needed <= allocated {
         return Ok(());
     }
-    let ahead = needed.max((end + step(end)).min(limit));
+    let ahead = needed.max((end + step(end)).min(limit).min(allocated.saturating_add(room)));
     let to = match segment.file.allocate(allocated, ahead - allocated) {
         Ok(()) => ahead,
         Err(_) if ahead > needed => {
@@ -244,6 +314,19 @@ fn allocate(segment: &Segment, needed: u64) -> Result<(), LogError> {
     };
     segment.lock().allocated = to;
     Ok(())
+}
+
+/// Allocates what is kept behind the data's end of a log that begins or ends its use, or what there is left of it on a full disk. Answers
+/// up to where there is space.
+pub(super) fn allocate_slack(file: &dyn DiskFile, end: u64) -> io::Result<u64> {
+    let mut bytes = SLACK_BYTES;
+    while bytes > 0 {
+        match file.allocate(end, bytes) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => bytes /= 2,
+            other => return other.map(|()| end + bytes),
+        }
+    }
+    Ok(end)
 }
 
 /// By how much the space of a segment with so many bytes grows.

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::append::SLACK_BYTES;
+use super::append::allocate_slack;
 use super::descriptor::{Mark, Place};
 use super::disk::Disk;
 use super::error::LogError;
@@ -176,11 +176,7 @@ impl Log {
             let end = active.lock().end.pos;
             active.file.set_len(end)?;
             // What Raft may append before anything is reserved again must not depend on how full the disk is then.
-            if let Err(error) = active.file.allocate(end, SLACK_BYTES)
-                && error.kind() != io::ErrorKind::StorageFull
-            {
-                return Err(error.into());
-            }
+            allocate_slack(active.file.as_ref(), end)?;
             active.file.sync()?;
             active.write_index(self.disk.as_ref())?;
         }

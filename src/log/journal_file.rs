@@ -209,8 +209,14 @@ impl JournalFile {
             return Ok(());
         }
         let wanted = needed.next_multiple_of(STEP_BYTES);
-        self.file.allocate(self.allocated, wanted - self.allocated)?;
-        self.allocated = wanted;
+        let to = match self.file.allocate(self.allocated, wanted - self.allocated) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.file.allocate(self.allocated, needed - self.allocated)?;
+                needed
+            }
+            other => other.map(|()| wanted)?,
+        };
+        self.allocated = to;
         Ok(())
     }
 }

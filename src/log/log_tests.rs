@@ -364,37 +364,6 @@ fn a_consumer_learns_where_an_epoch_ended() {
 }
 
 #[test]
-fn reserved_space_is_there_however_full_the_disk_is() {
-    let kit = Kit::new(4000);
-    kit.append_raft(1, RaftEntryKind::Blank, b"");
-    kit.append(1, batch(0, 1, 3000));
-    kit.log.reserve(6000).expect("there is space");
-    kit.disk.set_capacity(Some(0));
-    kit.append(1, batch(1, 1, 2500));
-    kit.append(1, batch(2, 1, 2500));
-    kit.append_raft(1, RaftEntryKind::Command, b"of raft's own");
-    kit.flush();
-    assert!(matches!(kit.log.reserve(1 << 20), Err(LogError::Full)));
-    kit.disk.set_capacity(None);
-    kit.log.reserve(1 << 20).expect("there is space again");
-    let kit = Kit::open(kit.disk.after_power_cut(), 4000, false);
-    assert_eq!(kit.log.state().next_offset, Offset(3));
-}
-
-#[test]
-fn a_full_disk_refuses_an_append_and_the_log_goes_on() {
-    let kit = Kit::new(1 << 20);
-    kit.append_raft(1, RaftEntryKind::Blank, b"");
-    kit.disk.set_capacity(Some(0));
-    let large = entry(1, 1, Body::Records(batch(1, 1, 3 << 20)));
-    assert!(matches!(kit.log.append(std::slice::from_ref(&large)), Err(LogError::Full)));
-    kit.disk.set_capacity(None);
-    kit.log.append(&[large]).expect("there is space again");
-    kit.flush();
-    assert_eq!(kit.log.state().flushed, Some(id(1, 1)));
-}
-
-#[test]
 fn a_segment_is_rolled_by_age() {
     let kit = Kit::new(1 << 20);
     kit.append_raft(1, RaftEntryKind::Blank, b"");

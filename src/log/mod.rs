@@ -47,6 +47,8 @@ mod trim;
 mod walk;
 
 #[cfg(test)]
+mod full_disk_tests;
+#[cfg(test)]
 mod log_tests;
 #[cfg(test)]
 mod test_kit;

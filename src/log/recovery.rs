@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::append::SLACK_BYTES;
+use super::append::allocate_slack;
 use super::descriptor::{Descriptor, Mark, Place};
 use super::disk::Disk;
 use super::entry::{Fault, Point};
@@ -278,13 +278,10 @@ impl Recovery {
         let at_or_below = |it: &&Descriptor| last.is_some_and(|last| it.id.index <= last.index);
         recovered.descriptor = self.group.descriptors.iter().rev().find(at_or_below).cloned();
         if let (Some(active), Some(_)) = (segments.last(), last) {
-            // Space for what Raft appends by itself. On a full disk the blocks at the data's end have to do.
+            // Space for what Raft appends by itself.
             let end = active.lock().end.pos;
-            match active.file.allocate(end, SLACK_BYTES) {
-                Ok(()) => active.lock().allocated = end + SLACK_BYTES,
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
-                Err(error) => return Err(error.into()),
-            }
+            let allocated = allocate_slack(active.file.as_ref(), end)?;
+            active.lock().allocated = allocated;
         }
         let changed = files.changed || recovered.cut.is_some();
         let shared = Shared {

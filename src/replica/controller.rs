@@ -138,9 +138,10 @@ impl ControllerHandle {
 
     async fn commit(&self, entry: Bytes) -> Result<(), Unavailable> {
         let term = self.group.term().ok_or(Unavailable)?;
-        // An append that finds no room ends the group: ask before Raft sees the entry.
+        // An append that finds no room ends the group: ask before Raft sees the entry. On a full disk these changes still find some, since
+        // it takes one (a topic's deletion, a shorter retention) to make room.
         let room = u64::try_from(entry.len() + HEADER_BYTES).expect("a length fits");
-        self.group.log().reserve(room).map_err(|_| Unavailable)?;
+        self.group.log().reserve_command(room).map_err(|_| Unavailable)?;
         let (tell, outcome) = tokio::sync::oneshot::channel();
         let done = move |result: Result<_, _>| {
             // Nobody waits any more if the request was given up.

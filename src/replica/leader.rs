@@ -80,6 +80,13 @@ impl Leader {
         self.in_flight_bytes
     }
 
+    /// Bytes that were proposed and come behind `last`, the log's last entry: they have no place in the log yet.
+    #[must_use]
+    pub fn unappended_bytes(&self, last: Option<RaftIndex>) -> u64 {
+        let from = last.map_or(RaftIndex(0), RaftIndex::next);
+        self.in_flight.range(from..).map(|(_, bytes)| bytes).sum()
+    }
+
     /// Whether a proposal failed: nothing may be decided until [`Leader::rebuild`].
     #[must_use]
     pub fn is_poisoned(&self) -> bool {

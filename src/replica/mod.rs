@@ -10,6 +10,9 @@ pub mod set;
 mod submit;
 pub mod watermarks;
 
+#[cfg(test)]
+mod full_disk_tests;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -261,7 +264,11 @@ impl Replica {
     pub fn retention_due(&self, now: Timestamp, by_time: bool) -> Result<Option<Offset>, LogError> {
         let config = self.config();
         if self.log().roll_due(now, config.segment_ms)? {
-            self.log().roll()?;
+            match self.log().roll() {
+                // What retention finds below may be what makes room.
+                Ok(()) | Err(LogError::Full) => {}
+                Err(error) => return Err(error),
+            }
         }
         if !config.delete {
             return Ok(None);
@@ -276,11 +283,14 @@ impl Replica {
     /// Lets the log end the active segment if log start has passed all of it, so that its bytes can go. May block for a moment.
     ///
     /// # Errors
-    /// Of the log.
+    /// Of the log; it is then tried again when the janitor next comes by.
     pub fn roll_below_log_start(&self) -> Result<(), LogError> {
         let marks = self.watermarks();
         let state = self.log().state();
-        if marks.log_start > Offset(0) && marks.log_start == state.next_offset { self.log().roll() } else { Ok(()) }
+        if marks.log_start == Offset(0) || marks.log_start != state.next_offset {
+            return Ok(());
+        }
+        self.log().roll().inspect_err(|_| self.published.purgeable.store(true, Ordering::Relaxed))
     }
 
     /// Stops serving: what waits is answered with a retriable error.

@@ -63,17 +63,32 @@ pub(super) async fn run(replica: Weak<Replica>, mut queue: mpsc::Receiver<Reques
     }
 }
 
-/// Makes sure that the proposal will find room, before Raft sees it: an append that fails ends the group's core.
+/// Makes sure that the proposal of a batch will find room, before Raft sees it: an append that fails ends the group's core.
 fn reserve(replica: &Replica, shared: &Shared, bytes: u64) -> Result<(), SubmitError> {
-    if replica.flusher.is_dead() || !usable(replica, shared) {
-        return Err(SubmitError::NotLeader);
-    }
+    check_usable(replica, shared)?;
     let outstanding = lock(&shared.leader).in_flight_bytes();
-    match replica.log().reserve(outstanding + bytes) {
-        Ok(()) => Ok(()),
-        Err(LogError::Full) => Err(SubmitError::StorageFull(replica.id)),
-        Err(_) => Err(SubmitError::NotLeader),
-    }
+    room(replica, replica.log().reserve(outstanding + bytes))
+}
+
+fn check_usable(replica: &Replica, shared: &Shared) -> Result<(), SubmitError> {
+    let usable = !replica.flusher.is_dead() && usable(replica, shared);
+    if usable { Ok(()) } else { Err(SubmitError::NotLeader) }
+}
+
+/// As [`reserve`], for a command, which finds room when batches do not.
+fn reserve_command(replica: &Replica, shared: &Shared, bytes: u64) -> Result<(), SubmitError> {
+    check_usable(replica, shared)?;
+    // The log's end first: what is appended meanwhile is counted twice, never not at all.
+    let last = replica.log().state().last.map(|last| last.index);
+    let outstanding = lock(&shared.leader).unappended_bytes(last);
+    room(replica, replica.log().reserve_command(outstanding + bytes))
+}
+
+fn room(replica: &Replica, reserved: Result<(), LogError>) -> Result<(), SubmitError> {
+    reserved.map_err(|error| match error {
+        LogError::Full => SubmitError::StorageFull(replica.id),
+        _ => SubmitError::NotLeader,
+    })
 }
 
 /// Whether decisions may be taken; rebuilds a poisoned overlay once everything that was appended is applied.
@@ -175,7 +190,7 @@ async fn command(
     done: Box<dyn FnOnce(Result<(), SubmitError>) + Send>,
 ) {
     let bytes = u64::try_from(HEADER_BYTES + body.len()).expect("a length fits");
-    if let Err(error) = reserve(replica, shared, bytes) {
+    if let Err(error) = reserve_command(replica, shared, bytes) {
         return done(Err(error));
     }
     let (term, place) = {

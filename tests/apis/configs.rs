@@ -9,9 +9,9 @@ use ottla::protocol::messages::{
 
 use crate::kit::{Client, Server};
 
-const TOPIC: i8 = 2;
+pub const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
-const SET: i8 = 0;
+pub const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 
@@ -34,7 +34,8 @@ fn config(client: &mut Client, resource_type: i8, name: &str, config: &str) -> (
     (found.value.unwrap().to_string(), found.config_source)
 }
 
-fn alter(client: &mut Client, resource_type: i8, name: &str, changes: &[(&str, i8, Option<&str>)]) -> ErrorCode {
+/// Changes single configs.
+pub fn alter(client: &mut Client, resource_type: i8, name: &str, changes: &[(&str, i8, Option<&str>)]) -> ErrorCode {
     let change = |(name, config_operation, value): &(&str, i8, Option<&str>)| incremental::AlterableConfig {
         name: (*name).into(),
         config_operation: *config_operation,

@@ -26,7 +26,8 @@ fn part(version: i16, topic: &str, id: TopicId, partition: i32, offset: i64) -> 
     FetchTopic { topic, topic_id, partitions: vec![partition] }
 }
 
-fn only(response: &FetchResponse) -> &PartitionData {
+/// The one partition of a response.
+pub fn only(response: &FetchResponse) -> &PartitionData {
     assert_eq!(response.error_code, ErrorCode::NONE);
     assert_eq!(response.responses.iter().map(|topic| topic.partitions.len()).sum::<usize>(), 1);
     &response.responses[0].partitions[0]

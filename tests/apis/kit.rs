@@ -10,6 +10,8 @@ use ottla::broker::{Broker, Env};
 use ottla::clock::SystemClock;
 use ottla::config::{Config, HostPort};
 use ottla::ids::TopicId;
+use ottla::log::disk::Disk;
+use ottla::log::mem_disk::MemDisk;
 use ottla::log::mmap::{MmapDisk, MmapOptions};
 use ottla::net::TokioNetwork;
 use ottla::protocol::compression::Compression;
@@ -39,14 +41,27 @@ impl Server {
 
     pub fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().unwrap();
+        let directory = data.path().join("data");
+        let disk = MmapDisk::open(directory.clone(), MmapOptions::default()).unwrap();
+        Self::start_on(Arc::new(disk), data, |config| {
+            config.broker.data_dir = directory;
+            adjust(config);
+        })
+    }
+
+    /// A broker on a disk in memory, which the test may fill or fail.
+    pub fn start_in_memory(disk: &MemDisk) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        Self::start_on(Arc::new(disk.clone()), data, |config| config.topics.retention_ms = None)
+    }
+
+    fn start_on(disk: Arc<dyn Disk>, data: tempfile::TempDir, adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
-        config.broker.data_dir = data.path().join("data");
         config.kafka.listen = HostPort::new("127.0.0.1", 0);
         config.admin.listen = None;
         adjust(&mut config);
-        let disk = MmapDisk::open(config.broker.data_dir.clone(), MmapOptions::default()).unwrap();
         let env = Env {
-            disk: Arc::new(disk),
+            disk,
             network: Arc::new(TokioNetwork),
             clock: Arc::new(SystemClock),
             seed: 7,
@@ -133,13 +148,17 @@ impl Client {
 
     /// Appends one batch of as many records, each of as many bytes, and returns its first offset.
     pub fn produce(&mut self, topic: &str, partition: i32, records: i64, bytes: usize) -> i64 {
+        self.try_produce(topic, partition, records, bytes).unwrap()
+    }
+
+    /// The same, or the error that the broker answers.
+    pub fn try_produce(&mut self, topic: &str, partition: i32, records: i64, bytes: usize) -> Result<i64, ErrorCode> {
         let batch = batch(1000, records, bytes);
         let partition_data = vec![PartitionProduceData { index: partition, records: Some(Records::from(batch)) }];
         let topic_data = vec![TopicProduceData { name: topic.into(), partition_data }];
         let response = self.ask(&ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data, ..Default::default() });
         let answer = &response.responses[0].partition_responses[0];
-        assert_eq!(answer.error_code, ErrorCode::NONE, "{:?}", answer.error_message);
-        answer.base_offset
+        if answer.error_code.is_error() { Err(answer.error_code) } else { Ok(answer.base_offset) }
     }
 }
 

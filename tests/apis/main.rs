@@ -4,6 +4,7 @@
 
 mod configs;
 mod fetch;
+mod full_disk;
 mod kit;
 mod offsets;
 mod topics;
