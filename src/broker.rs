@@ -237,7 +237,7 @@ impl Inner {
                 idle: Duration::from_secs(u64::from(limits.idle_seconds)),
                 frame: Duration::from_secs(u64::from(limits.frame_seconds)),
             },
-            request_memory: server::request_memory(in_flight_bytes),
+            request_memory: server::memory::RequestMemory::new(in_flight_bytes),
             sessions: server::handlers::fetch_session::Sessions::new(size(limits.fetch_sessions), self.random()),
             disk: Arc::clone(&self.env.disk),
             clock: Arc::clone(&self.env.clock),

@@ -43,7 +43,7 @@ impl Args {
     }
 }
 
-/// Descriptors kept for files and listeners when connections have taken the rest.
+/// Descriptors kept for files and listeners when connections have taken the rest, or as many as a quarter of all.
 const SPARE_DESCRIPTORS: u64 = 256;
 
 /// Runs `ottla serve`.
@@ -154,7 +154,8 @@ fn raise_descriptor_limit() -> u64 {
 /// As many connections as configured, or as there are descriptors for: past that they are refused, not failed.
 fn fit_connections(configured: u32, descriptors: u64) -> u32 {
     // A quarter of the descriptors belongs to log files.
-    let room = (descriptors - descriptors / 4).saturating_sub(SPARE_DESCRIPTORS).max(1);
+    let quarter = descriptors / 4;
+    let room = (descriptors - quarter - quarter.min(SPARE_DESCRIPTORS)).max(1);
     let fitting = u32::try_from(room).unwrap_or(u32::MAX).min(configured);
     if fitting < configured {
         tracing::warn!(configured, fitting, "limits.connections is more than the limit of open files allows");

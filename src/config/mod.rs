@@ -114,13 +114,13 @@ pub struct Limits {
     pub connections: u32,
     /// The longest request frame.
     pub request_bytes: u32,
-    /// Memory for requests that were read and not yet answered, over all connections. Above it no more is read.
+    /// Memory for requests that were read and not yet answered, over all connections. Above it one request more is read at a time.
     pub in_flight_bytes: u64,
     /// Records in one fetch response, whatever the client asks for (but never less than one batch).
     pub fetch_bytes: u32,
     /// Incremental fetch sessions kept (KIP-227).
     pub fetch_sessions: u32,
-    /// After how many seconds a connection that sends nothing is closed.
+    /// After how many seconds a connection that sends nothing, or takes no reply, is closed.
     pub idle_seconds: u32,
     /// Within how many seconds a request must have arrived whole, from its first byte on.
     pub frame_seconds: u32,

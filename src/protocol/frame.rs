@@ -20,6 +20,9 @@ pub const REQUEST_MIN_BYTES: usize = 8;
 pub const RESPONSE_MAX_BYTES: usize = 1 << 30;
 /// What the vectors of one decoded message may take in memory, beside its frame.
 pub const DECODED_MAX_BYTES: usize = 128 << 20;
+/// What those of a request may take: some hundred thousand partitions. Nobody asks for more in earnest, and two bytes of a frame can
+/// name a topic.
+pub const DECODED_REQUEST_MAX_BYTES: usize = 16 << 20;
 /// Room for the small values of a message, so that most frames are written without growing.
 const ENCODE_CAPACITY: usize = 512;
 
@@ -103,8 +106,23 @@ fn place(api: ApiKey, version: i16) -> At {
 /// # Panics
 /// If the API does not have the version: a header that decoded has one that it has.
 pub fn decode_body<M: Message>(body: Bytes, version: i16) -> Result<M, Malformed> {
+    decode(body, version, DECODED_MAX_BYTES)
+}
+
+/// Decodes a request's body, as [`decode_body`], into less memory.
+///
+/// # Errors
+/// If the body is not a whole request of that version, or names too much: the connection is closed.
+///
+/// # Panics
+/// As [`decode_body`].
+pub fn decode_request<R: Request>(body: Bytes, version: i16) -> Result<R, Malformed> {
+    decode(body, version, DECODED_REQUEST_MAX_BYTES)
+}
+
+fn decode<M: Message>(body: Bytes, version: i16, max_heap_bytes: usize) -> Result<M, Malformed> {
     assert!(M::API.accepts(version), "the header's version is checked when it is decoded");
-    let mut reader = Reader::new(body, DECODED_MAX_BYTES);
+    let mut reader = Reader::new(body, max_heap_bytes);
     let message = M::read(&mut reader, place(M::API, version));
     message.map_err(|error| Malformed { message: M::NAME, version, position: reader.position(), error })
 }
@@ -223,6 +241,17 @@ mod tests {
         let hostile = Bytes::from_static(&[0x7f, 0xff, 0xff, 0xff]);
         let error = decode_body::<MetadataRequest>(hostile, 0).unwrap_err();
         assert!(error.to_string().starts_with("malformed MetadataRequest version 0, byte 4 of its body"), "{error}");
+    }
+
+    #[test]
+    fn a_request_unfolds_to_less_than_a_response() {
+        // A topic of two bytes takes more than twenty times as much when it is decoded.
+        let topics = 2_000_000;
+        let mut body = i32::to_be_bytes(topics).to_vec();
+        body.resize(4 + 4_000_000, 0);
+        let body = Bytes::from(body);
+        assert_eq!(decode_request::<MetadataRequest>(body.clone(), 1).unwrap_err().error, DecodeError::TooMuchMemory);
+        assert!(decode_body::<MetadataRequest>(body, 1).is_ok());
     }
 
     #[test]

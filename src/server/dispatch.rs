@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use super::Context;
 use super::connection::{ConnectionError, Reply, Slot};
 use super::handlers;
+use super::memory::Held;
 use crate::protocol::api::ApiKey;
-use crate::protocol::frame::{decode_body, encode_response};
+use crate::protocol::frame::{decode_request, encode_response};
 use crate::protocol::header::{HeaderError, RequestHeader};
 use crate::protocol::wire::{Request, Response};
 
@@ -58,11 +59,17 @@ fn reply<R: Response>(version: i16, correlation_id: i32, response: &R) -> Reply 
     }
 }
 
-/// Decodes a request and runs its handler, or reserves the slot of a reply that comes later.
+/// Decodes a request and runs its handler, or reserves the slot of a reply that comes later. `memory` is what the request holds; it may
+/// take more.
 ///
 /// # Errors
 /// When the request cannot be understood: the connection is closed, as Kafka does.
-pub async fn dispatch(context: &Arc<Context>, peer: &Peer, frame: Bytes) -> Result<Slot, ConnectionError> {
+pub async fn dispatch(
+    context: &Arc<Context>,
+    peer: &Peer,
+    frame: Bytes,
+    memory: &mut Held,
+) -> Result<Slot, ConnectionError> {
     let (header, body) = match RequestHeader::decode(frame) {
         Ok(parts) => parts,
         // The one API that is answered in a version that it does not have (KIP-511).
@@ -74,8 +81,8 @@ pub async fn dispatch(context: &Arc<Context>, peer: &Peer, frame: Bytes) -> Resu
     context.metrics.request(header.api.key());
     let call = Call { context: Arc::clone(context), header, peer: peer.address };
     match call.header.api {
-        ApiKey::Produce => handlers::produce::handle(&call, body).await,
-        ApiKey::Fetch => handlers::fetch::handle(&call, body, peer.closed.clone()),
+        ApiKey::Produce => handlers::produce::handle(&call, body, memory).await,
+        ApiKey::Fetch => handlers::fetch::handle(&call, body, memory, peer.closed.clone()).await,
         ApiKey::ListOffsets => answer(&call, body, handlers::list_offsets::handle).await,
         ApiKey::Metadata => answer(&call, body, handlers::metadata::handle).await,
         ApiKey::FindCoordinator => answer(&call, body, handlers::find_coordinator::handle).await,
@@ -100,7 +107,7 @@ async fn answer<R: Request>(
     body: Bytes,
     handler: impl AsyncFn(&Call, R) -> R::Response,
 ) -> Result<Slot, ConnectionError> {
-    let request = decode_body::<R>(body, call.version())?;
+    let request = decode_request::<R>(body, call.version())?;
     let response = handler(call, request).await;
     Ok(Slot::Ready(call.reply(&response)))
 }

@@ -8,13 +8,14 @@ pub mod connection;
 pub mod dispatch;
 pub mod error;
 pub mod handlers;
+pub mod memory;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::StdRng;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
@@ -28,6 +29,7 @@ use crate::replica::controller::ControllerHandle;
 use configs::BrokerConfig;
 use connection::ConnectionError;
 use handlers::fetch_session::Sessions;
+use memory::RequestMemory;
 
 /// How long the listener rests when the system has no descriptor for another connection.
 pub const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -82,8 +84,8 @@ pub struct Context {
     pub random: Mutex<StdRng>,
     /// What the listener may take.
     pub limits: Limits,
-    /// Permits for the memory of requests in flight.
-    pub request_memory: Arc<Semaphore>,
+    /// The memory for requests in flight.
+    pub request_memory: RequestMemory,
     /// The fetch sessions.
     pub sessions: Sessions,
     /// The disk, for reads that have to wait for the device.
@@ -113,12 +115,6 @@ impl Context {
     pub fn broker_values<'a>(&'a self, controller: &'a Controller) -> BrokerValues<'a> {
         self.controller.broker_values(controller)
     }
-}
-
-/// The memory budget of [`Context::request_memory`].
-#[must_use]
-pub fn request_memory(bytes: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new((bytes / connection::BUDGET_UNIT_BYTES).min(Semaphore::MAX_PERMITS)))
 }
 
 /// Accepts connections until `stop` turns true, then lets them finish what they have begun.
@@ -158,6 +154,8 @@ async fn run(context: Arc<Context>, connection: crate::net::Connection) {
     match outcome {
         Ok(()) | Err(ConnectionError::Idle) => tracing::debug!(%peer, "connection closed"),
         Err(ConnectionError::Io(error)) => tracing::debug!(%peer, %error, "connection lost"),
+        // A client that dies does this too.
+        Err(error @ ConnectionError::CutShort) => tracing::info!(%peer, %error, "closed a connection"),
         Err(error) => tracing::warn!(%peer, %error, "closed a connection"),
     }
 }

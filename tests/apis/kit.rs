@@ -1,29 +1,18 @@
 //! A broker in this process, and a connection to it.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use ottla::broker::{Broker, Env};
 use ottla::clock::SystemClock;
 use ottla::config::{Config, HostPort};
-use ottla::ids::TopicId;
 use ottla::log::disk::Disk;
 use ottla::log::mem_disk::MemDisk;
 use ottla::log::mmap::{MmapDisk, MmapOptions};
 use ottla::net::TokioNetwork;
-use ottla::protocol::compression::Compression;
-use ottla::protocol::error_code::ErrorCode;
-use ottla::protocol::frame::{decode_response, encode_request};
-use ottla::protocol::messages::create_topics::CreatableTopic;
-use ottla::protocol::messages::produce::{PartitionProduceData, TopicProduceData};
-use ottla::protocol::messages::{CreateTopicsRequest, ProduceRequest};
-use ottla::protocol::record::{BatchBuilder, NewRecord};
-use ottla::protocol::value::Records;
-use ottla::protocol::wire::{Message, Request};
 use tokio::runtime::Runtime;
+
+pub use crate::client::{Client, topic, versions};
 
 /// A broker that runs until it is dropped.
 pub struct Server {
@@ -75,9 +64,7 @@ impl Server {
     }
 
     pub fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        Client { stream, correlation_id: 0 }
+        Client::connect(self.address)
     }
 }
 
@@ -89,95 +76,4 @@ impl Drop for Server {
             stopped.unwrap();
         }
     }
-}
-
-/// One connection.
-pub struct Client {
-    stream: TcpStream,
-    correlation_id: i32,
-}
-
-impl Client {
-    /// Sends a request in the newest version and returns the response.
-    pub fn ask<R: Request>(&mut self, request: &R) -> R::Response {
-        self.ask_in(*R::API.spec().versions.end(), request)
-    }
-
-    /// Sends a request in that version and returns the response.
-    pub fn ask_in<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
-        self.send(version, request);
-        self.receive::<R::Response>(version)
-    }
-
-    pub fn send<R: Request>(&mut self, version: i16, request: &R) {
-        self.correlation_id += 1;
-        let frame = encode_request(version, self.correlation_id, Some("test"), request).unwrap();
-        self.stream.write_all(&frame.concat()).unwrap();
-    }
-
-    pub fn send_raw(&mut self, frame: &[u8]) {
-        self.stream.write_all(frame).unwrap();
-    }
-
-    pub fn receive<R: ottla::protocol::wire::Response>(&mut self, version: i16) -> R {
-        let (correlation_id, response) = decode_response(self.receive_frame(), version).unwrap();
-        assert_eq!(correlation_id, self.correlation_id);
-        response
-    }
-
-    /// The next frame, without its size.
-    pub fn receive_frame(&mut self) -> Bytes {
-        let mut size = [0; 4];
-        self.stream.read_exact(&mut size).unwrap();
-        let mut frame = vec![0; usize::try_from(i32::from_be_bytes(size)).unwrap()];
-        self.stream.read_exact(&mut frame).unwrap();
-        Bytes::from(frame)
-    }
-
-    /// Whether the broker has closed the connection without a reply.
-    pub fn is_closed(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0; 1]), Ok(0) | Err(_))
-    }
-
-    pub fn create_topic(&mut self, name: &str, partitions: i32) -> TopicId {
-        let topics = vec![topic(name, partitions)];
-        let response = self.ask(&CreateTopicsRequest { topics, ..Default::default() });
-        assert_eq!(response.topics[0].error_code, ErrorCode::NONE, "{:?}", response.topics[0].error_message);
-        response.topics[0].topic_id
-    }
-
-    /// Appends one batch of as many records, each of as many bytes, and returns its first offset.
-    pub fn produce(&mut self, topic: &str, partition: i32, records: i64, bytes: usize) -> i64 {
-        self.try_produce(topic, partition, records, bytes).unwrap()
-    }
-
-    /// The same, or the error that the broker answers.
-    pub fn try_produce(&mut self, topic: &str, partition: i32, records: i64, bytes: usize) -> Result<i64, ErrorCode> {
-        let batch = batch(1000, records, bytes);
-        let partition_data = vec![PartitionProduceData { index: partition, records: Some(Records::from(batch)) }];
-        let topic_data = vec![TopicProduceData { name: topic.into(), partition_data }];
-        let response = self.ask(&ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data, ..Default::default() });
-        let answer = &response.responses[0].partition_responses[0];
-        if answer.error_code.is_error() { Err(answer.error_code) } else { Ok(answer.base_offset) }
-    }
-}
-
-/// A topic to create.
-pub fn topic(name: &str, partitions: i32) -> CreatableTopic {
-    CreatableTopic { name: name.into(), num_partitions: partitions, replication_factor: 1, ..Default::default() }
-}
-
-/// A batch whose records' timestamps go up by 1 from `timestamp`.
-pub fn batch(timestamp: i64, records: i64, bytes: usize) -> Bytes {
-    let mut builder = BatchBuilder::new(Compression::None);
-    let value = vec![b'v'; bytes];
-    for number in 0..records {
-        builder.push(&NewRecord { timestamp: timestamp + number, value: Some(&value), ..Default::default() });
-    }
-    builder.build()
-}
-
-/// Every version of an API that the broker accepts.
-pub fn versions<M: Message>() -> impl Iterator<Item = i16> {
-    M::API.spec().versions.clone()
 }

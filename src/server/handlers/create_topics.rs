@@ -17,6 +17,9 @@ use crate::protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use crate::protocol::value::Text;
 use crate::server::dispatch::Call;
 
+/// Topics of one request whose configs are in the answer: they take kilobytes each.
+const CONFIGS_SHOWN_MAX: usize = 1000;
+
 /// What becomes of one topic.
 type Made = Result<CreatedTopic, Refused>;
 
@@ -33,7 +36,8 @@ pub async fn handle(call: &Call, request: CreateTopicsRequest) -> CreateTopicsRe
     let mut topics = Vec::with_capacity(made.len());
     for (topic, made) in request.topics.into_iter().zip(made) {
         if seen.insert(topic.name.clone()) {
-            topics.push(result(call, topic.name, made, request.validate_only));
+            let has_configs = topics.len() < CONFIGS_SHOWN_MAX;
+            topics.push(result(call, topic.name, made, request.validate_only, has_configs));
         }
     }
     CreateTopicsResponse { topics, ..Default::default() }
@@ -108,7 +112,7 @@ pub(super) async fn wait_until_served(call: &Call, topics: &[TopicId], deadline:
     context.controller.wait_served(left, are_held).await
 }
 
-fn result(call: &Call, name: Text, made: Made, validate_only: bool) -> CreatableTopicResult {
+fn result(call: &Call, name: Text, made: Made, validate_only: bool, has_configs: bool) -> CreatableTopicResult {
     match made {
         Ok(created) => {
             let (id, configs) = parts(&created);
@@ -118,7 +122,7 @@ fn result(call: &Call, name: Text, made: Made, validate_only: bool) -> Creatable
                 topic_id: if validate_only { TopicId::ZERO } else { id },
                 num_partitions: created.partitions,
                 replication_factor: created.replication_factor,
-                configs: Some(describe_configs::of_new_topic(&call.context, configs)),
+                configs: has_configs.then(|| describe_configs::of_new_topic(&call.context, configs)),
                 ..Default::default()
             }
         }

@@ -1,6 +1,6 @@
 //! DescribeConfigs: topics' and brokers' configurations, with where each value was set (KIP-226).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::alter::refused;
 use crate::machine::controller::names::check_name;
@@ -27,7 +27,11 @@ struct Detail {
 /// Handles one DescribeConfigs request.
 pub async fn handle(call: &Call, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let detail = Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
-    let results = request.resources.into_iter().map(|resource| {
+    // A resource that is named again is answered once: its answer is some hundred times as long as its name.
+    let mut seen = HashSet::new();
+    let mut resources = request.resources;
+    resources.retain(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())));
+    let results = resources.into_iter().map(|resource| {
         let described = match resource.resource_type {
             TOPIC => topic(call, &resource.resource_name, detail),
             BROKER => broker(call, &resource.resource_name, detail),

@@ -17,7 +17,7 @@ use super::on_disk::on_disk;
 use crate::ids::{Offset, PartitionId, PartitionIndex, Term, TopicId};
 use crate::log::{ColdRange, Fetched, ReadError, Reading};
 use crate::protocol::error_code::ErrorCode;
-use crate::protocol::frame::decode_body;
+use crate::protocol::frame::decode_request;
 use crate::protocol::messages::fetch::{
     EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
@@ -28,6 +28,7 @@ use crate::replica::watermarks::{ReadyList, Watermarks};
 use crate::server::connection::{ConnectionError, Reply, Slot};
 use crate::server::dispatch::Call;
 use crate::server::error;
+use crate::server::memory::Held;
 
 /// The first version that names topics by id (KIP-516).
 const IDS_FROM: i16 = 13;
@@ -44,8 +45,15 @@ const COPY_BYTES_MAX: usize = 1 << 20;
 ///
 /// # Errors
 /// If the body is malformed.
-pub fn handle(call: &Call, body: Bytes, closed: watch::Receiver<bool>) -> Result<Slot, ConnectionError> {
-    let request = decode_body::<FetchRequest>(body, call.version())?;
+pub async fn handle(
+    call: &Call,
+    body: Bytes,
+    memory: &mut Held,
+    closed: watch::Receiver<bool>,
+) -> Result<Slot, ConnectionError> {
+    let request = decode_request::<FetchRequest>(body, call.version())?;
+    let partitions = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    call.context.request_memory.grow_for_answers(memory, partitions).await?;
     let call = call.clone();
     Ok(Slot::later(answer(call, request, closed)))
 }

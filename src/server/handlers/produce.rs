@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant};
 use super::produce_check::{Checked, NO_APPEND_TIME, check};
 use crate::ids::{Offset, PartitionId, PartitionIndex, TopicId};
 use crate::protocol::error_code::ErrorCode;
-use crate::protocol::frame::decode_body;
+use crate::protocol::frame::decode_request;
 use crate::protocol::messages::produce::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse, TopicProduceResponse,
 };
@@ -16,6 +16,7 @@ use crate::replica::{Submission, SubmitError, Submitted};
 use crate::server::connection::{ConnectionError, Reply, Slot};
 use crate::server::dispatch::Call;
 use crate::server::error;
+use crate::server::memory::Held;
 
 /// What became of one partition's batch, as far as it is known.
 enum Outcome {
@@ -32,8 +33,10 @@ enum Outcome {
 ///
 /// # Errors
 /// If the body is malformed.
-pub async fn handle(call: &Call, body: Bytes) -> Result<Slot, ConnectionError> {
-    let request = decode_body::<ProduceRequest>(body, call.version())?;
+pub async fn handle(call: &Call, body: Bytes, memory: &mut Held) -> Result<Slot, ConnectionError> {
+    let request = decode_request::<ProduceRequest>(body, call.version())?;
+    let partitions = request.topic_data.iter().map(|topic| topic.partition_data.len()).sum();
+    call.context.request_memory.grow_for_answers(memory, partitions).await?;
     let acks = request.acks;
     let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let transactional = request.transactional_id.is_some();
