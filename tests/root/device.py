@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 MIB = 1 << 20
+BLOCK = 4096
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 SETTLE_SECONDS = 10.0
 STILL_SECONDS = 0.05
@@ -33,18 +34,38 @@ def enter_namespace(variable: str = "OTTLA_TESTS_NAMESPACE") -> None:
 
 
 class Filesystem:
-    """An ext4 in an image file, mounted through a loop device."""
+    """An ext4 in an image file, mounted through a loop device.
 
-    def __init__(self, image: Path, mount: Path, mebibytes: int, *options: str) -> None:
+    `direct` writes to the image past the page cache. Without it the device says that a sync succeeded and loses what was synced
+    when the filesystem under the image has no space left: then nothing that runs on it can keep its promises.
+    """
+
+    def __init__(self, image: Path, mount: Path, mebibytes: int, direct: bool = False) -> None:
+        self.direct = direct
         self.image, self.mount_point, self.device = image, mount, ""
         mount.mkdir(parents=True, exist_ok=True)
         with open(image, "wb") as file:
             file.truncate(mebibytes * MIB)
         eager = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-        system("mkfs.ext4", "-q", "-F", "-m", "0", "-E", eager, *options, str(image))
+        system("mkfs.ext4", "-q", "-F", "-m", "0", "-E", eager, str(image))
+
+    def reserve_metadata(self) -> Filesystem:
+        """Give the image room for every block that holds metadata now, the journal too: when the space under the image runs
+        out, writes of data fail, and none of those that describe data which was synced before."""
+        free: set[int] = set()
+        for line in system("dumpe2fs", str(self.image)).splitlines():
+            before, _, ranges = line.strip().partition("Free blocks: ")
+            for part in ranges.split(", ") if ranges and not before else []:
+                first, _, last = part.partition("-")
+                free.update(range(int(first), int(last or first) + 1))
+        with open(self.image, "r+b") as file:
+            for block in set(range(self.image.stat().st_size // BLOCK)) - free:
+                os.posix_fallocate(file.fileno(), block * BLOCK, BLOCK)
+        return self
 
     def mount(self) -> Filesystem:
-        self.device = system("losetup", "--find", "--show", str(self.image))
+        direct = "on" if self.direct else "off"
+        self.device = system("losetup", f"--direct-io={direct}", "--find", "--show", str(self.image))
         system("mount", "-o", "noatime", self.device, str(self.mount_point))
         return self
 

@@ -76,7 +76,8 @@ def a_failing_device_ends_the_broker(context: Context) -> None:
     """A sync that fails is never repeated: the broker ends with code 74, and a restart recovers what was acked."""
     outer = Filesystem(context.home / "outer", context.home / "outer-mount", 256).mount()
     context.after.callback(outer.unmount)
-    inner = Filesystem(outer.mount_point / "inner", context.home / "inner-mount", 1024, "-O", "^has_journal").mount()
+    inner = Filesystem(outer.mount_point / "inner", context.home / "inner-mount", 1024, direct=True)
+    inner.reserve_metadata().mount()
     context.after.callback(inner.unmount)
     broker = context.ottla(inner.mount_point / "data")
     broker.start()
