@@ -1,6 +1,7 @@
 //! The whole broker from a configuration and an environment. Production, tests and the simulation start it alike.
 
 pub mod blocking;
+mod expiry;
 mod health;
 pub mod identity;
 mod janitor;

@@ -1,14 +1,15 @@
 //! Housekeeping of partitions that were written to: retention, checkpoints, background flushes. A partition that nobody writes to is not
-//! looked at, except once in a while for retention by time.
+//! looked at, except once in a while for retention by time and for idle producers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::blocking::on_disk;
+use super::expiry::IdleProducers;
 use super::{Inner, stopped};
 use crate::ids::Offset;
 use crate::log::disk::Lane;
@@ -29,6 +30,8 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     let mut ticks = tokio::time::interval(BUSY_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut round = 0u32;
+    let began = Instant::now();
+    let mut producers = IdleProducers::new(Duration::from_secs(inner.config.limits.producer_idle_seconds.into()));
     loop {
         tokio::select! {
             biased;
@@ -50,6 +53,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
         if checkpoint {
             inner.controller.checkpoint().await;
         }
+        producers.look(&inner, began.elapsed()).await;
     }
 }
 

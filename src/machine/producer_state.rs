@@ -20,10 +20,6 @@ use crate::protocol::batch::{BatchHeader, advance_sequence};
 /// Batches remembered of each producer: as many as a client may have in flight.
 pub const BATCHES_KEPT: usize = 5;
 
-/// How long a producer is remembered after its last batch, unless configured otherwise (Kafka's
-/// `producer.id.expiration.ms`).
-pub const EXPIRY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// The sequences of one batch, and where it was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Batch {
@@ -363,12 +359,18 @@ pub struct ExpiryWatch {
 }
 
 impl ExpiryWatch {
-    /// Looks at all producers at the time `now`; returns at most `limit` that have written nothing for `idle`, to be
-    /// proposed for expiry. Those not yet gone at the next look are returned again.
-    pub fn look(&mut self, state: &ProducerState, now: Duration, idle: Duration, limit: usize) -> Vec<Expired> {
+    /// Looks at all producers, each with its last batch, at the time `now`; returns at most `limit` that have written nothing
+    /// for `idle`, to be proposed for expiry. Those not yet gone at the next look are returned again.
+    pub fn look(
+        &mut self,
+        last_batches: impl IntoIterator<Item = (ProducerId, Offset)>,
+        now: Duration,
+        idle: Duration,
+        limit: usize,
+    ) -> Vec<Expired> {
         let mut seen = BTreeMap::new();
         let mut expired = Vec::new();
-        for (producer, last) in state.last_batches() {
+        for (producer, last) in last_batches {
             let since = match self.seen.get(&producer) {
                 Some((known, since)) if *known == last => *since,
                 _ => now,

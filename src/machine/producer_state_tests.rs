@@ -167,12 +167,12 @@ fn a_poisoned_overlay_forgets_everything() {
 #[test]
 fn only_a_producer_that_stayed_idle_expires() {
     let mut state = state(&[at(header(1, 0, 0, 1), 10), at(header(2, 0, 0, 1), 11)]);
-    let (hour, day) = (Duration::from_secs(3600), EXPIRY_DEFAULT);
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
     let mut watch = ExpiryWatch::default();
-    assert_eq!(watch.look(&state, hour, day, 10), []);
+    assert_eq!(watch.look(state.last_batches(), hour, day, 10), []);
     state.apply(&at(header(2, 0, 1, 1), 12));
-    assert_eq!(watch.look(&state, hour * 2, day, 10), []);
-    let expired = watch.look(&state, hour + day, day, 10);
+    assert_eq!(watch.look(state.last_batches(), hour * 2, day, 10), []);
+    let expired = watch.look(state.last_batches(), hour + day, day, 10);
     assert_eq!(expired, [Expired { producer: ProducerId(1), last: Offset(10) }]);
     // It writes after all, before the proposal is applied.
     state.apply(&at(header(1, 0, 1, 1), 13));

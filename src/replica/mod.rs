@@ -19,11 +19,11 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
-use crate::ids::{Offset, PartitionId, RaftIndex, Term, Timestamp};
+use crate::ids::{Offset, PartitionId, ProducerId, RaftIndex, Term, Timestamp};
 use crate::log::retention::{RetentionLimits, new_log_start};
 use crate::log::{Log, LogConfig, LogError};
 use crate::machine::partition::{Command, PartitionMachine};
-use crate::machine::producer_state::Refusal;
+use crate::machine::producer_state::{Expired, Refusal};
 use crate::machine::topic_config::{Durability, TopicConfig};
 use crate::net::BoxFuture;
 use crate::protocol::batch::BatchHeader;
@@ -225,6 +225,20 @@ impl Replica {
             return Err(SubmitError::NotLeader);
         }
         outcome.await.unwrap_or(Err(SubmitError::NotLeader))
+    }
+
+    /// The idempotent producers that are known, each with the offset of its last batch.
+    #[must_use]
+    pub fn last_batches(&self) -> Vec<(ProducerId, Offset)> {
+        self.group.machine().lock().expect("a machine's apply does not panic").producers().last_batches().collect()
+    }
+
+    /// Forgets idle producers and waits until that is committed.
+    ///
+    /// # Errors
+    /// As for a batch.
+    pub async fn expire_producers(&self, expired: Vec<Expired>) -> Result<(), SubmitError> {
+        self.command(Command::ExpireProducers(expired).encode()).await
     }
 
     /// The topic's configs.

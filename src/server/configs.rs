@@ -126,6 +126,12 @@ fn limits(config: &Config) -> Vec<BrokerConfig> {
             "Incremental fetch sessions kept.",
         ),
         ("num.partitions", Kind::Int, |c| c.topics.partitions.to_string(), "Partitions of a topic that does not say."),
+        (
+            "producer.id.expiration.ms",
+            Kind::Long,
+            |c| (u64::from(c.limits.producer_idle_seconds) * 1000).to_string(),
+            "An idempotent producer that writes nothing is forgotten after this long.",
+        ),
         ("socket.request.max.bytes", Kind::Int, |c| c.limits.request_bytes.to_string(), "The longest request frame."),
     ];
     let default = Config::default();

@@ -8,5 +8,6 @@ mod fetch;
 mod full_disk;
 mod kit;
 mod offsets;
+mod producers;
 mod topics;
 mod versions;
