@@ -261,8 +261,9 @@ impl Inner {
             replica.group().stop().await;
         }
         self.controller.stop().await;
-        let tasks = std::mem::take(&mut *self.tasks.lock().expect("no panic under the task set's lock"));
-        drop(tasks);
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().expect("no panic under the task set's lock"));
+        // Waited for: one that was dropping a deleted partition must not remove files that are sealed below.
+        tasks.shutdown().await;
         let logs: Vec<_> = self.replicas.open().iter().map(|replica| Arc::clone(replica.log())).collect();
         let controller = Arc::clone(self.controller.log());
         let (tell, synced) = tokio::sync::oneshot::channel();

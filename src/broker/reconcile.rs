@@ -83,11 +83,13 @@ impl Inner {
         self.journal.remove_group(id, Box::new(drop));
     }
 
-    /// Removes the files of topics that the controller does not have. An id is never used twice, and a topic is committed before its
-    /// first file is made, so what is found here was deleted.
+    /// Removes the files of topics that the controller does not have and no replica works on. An id is never used twice, and a topic
+    /// is committed before its first file is made, so what is found here was deleted.
     async fn remove_deleted(&self) {
-        let known: BTreeSet<TopicId> =
+        let mut known: BTreeSet<TopicId> =
             self.controller.read(|controller| controller.topics().map(|topic| topic.id).collect());
+        // A topic may have been deleted since the last look: its turn comes when its replicas are closed.
+        known.extend(self.replicas.all().into_iter().map(|(id, _)| id.topic));
         let (disk, journal) = (Arc::clone(&self.env.disk), Arc::clone(&self.journal));
         let removed = on_disk(&self.env.disk, Lane::Background, move || -> std::io::Result<usize> {
             let mut count = 0;

@@ -209,3 +209,20 @@ fn the_cluster_is_described_to_those_who_ask_for_brokers() {
     assert_eq!(client.ask(&ask(2)).error_code, ErrorCode::MISMATCHED_ENDPOINT_TYPE);
     assert_eq!(client.ask(&ask(9)).error_code, ErrorCode::UNSUPPORTED_ENDPOINT_TYPE);
 }
+
+#[test]
+fn a_stop_while_topics_are_being_deleted_is_a_clean_one() {
+    for _ in 0..5 {
+        // Dropping the server stops it, and demands that the stop was clean.
+        let server = Server::start();
+        let mut client = server.connect();
+        let names: Vec<String> = (0..12).map(|number| format!("t{number}")).collect();
+        for name in &names {
+            client.create_topic(name, 1);
+            client.produce(name, 0, 1, 10);
+        }
+        for name in &names {
+            client.ask_in(5, &DeleteTopicsRequest { topic_names: vec![name.as_str().into()], ..Default::default() });
+        }
+    }
+}
