@@ -189,9 +189,9 @@ class Ottla(Broker):
 class Kafka(Broker):
     """Apache Kafka through benches/kafka."""
 
-    def __init__(self, data_dir: Path | None = None, fsync: bool = False, **config: str) -> None:
+    def __init__(self, data_dir: Path | None = None, fsync: bool = False, heap: str = "512m", **config: str) -> None:
         self.port = free_port()
-        self.options = ["--heap", "512m"]
+        self.options = ["--heap", heap]
         self.options += ["--fsync"] if fsync else []
         self.options += ["--data-dir", str(data_dir)] if data_dir else []
         self.options += [
