@@ -75,6 +75,14 @@ pub fn request_size(front: [u8; SIZE_BYTES + 2], max_bytes: usize) -> Result<usi
     }
 }
 
+/// Checks a request's size alone, before its API key is there.
+///
+/// # Errors
+/// If no request is so short: the connection is closed.
+pub fn check_least_size(front: [u8; SIZE_BYTES]) -> Result<(), FrameError> {
+    checked_size(front, REQUEST_MIN_BYTES, usize::MAX).map(drop)
+}
+
 /// The size of the response that begins with these bytes.
 ///
 /// # Errors
@@ -214,6 +222,8 @@ mod tests {
         assert_eq!(request_size(front(8, 18), 1 << 30), Ok(8));
         assert_eq!(request_size(front(-1, 18), 1 << 30), Err(FrameError::Size(-1)));
         assert_eq!(request_size(front(7, 18), 1 << 30), Err(FrameError::Size(7)));
+        assert_eq!(check_least_size([0; 4]), Err(FrameError::Size(0)));
+        assert_eq!(check_least_size(i32::MAX.to_be_bytes()), Ok(()));
         assert_eq!(request_size(front(8, 4), 1 << 30), Err(FrameError::UnknownApi(4)));
         assert!(matches!(request_size(front(i32::MAX, 0), 1 << 30), Err(FrameError::TooLarge { .. })));
         assert!(matches!(request_size(front(9 << 20, 3), 1 << 30), Err(FrameError::TooLarge { max: 8_388_608, .. })));

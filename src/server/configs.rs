@@ -81,10 +81,10 @@ fn fixed_configs(config: &Config, host: &str, port: i32) -> Vec<BrokerConfig> {
         chosen("log.dirs", Kind::List, data_dir, "Where this broker keeps its data."),
         given("max.request.partition.size.limit", Kind::Int, "2000", "Partitions in one page of described topics."),
         chosen("node.id", Kind::Int, id, "This broker's id."),
-        given(
+        chosen(
             "process.roles",
             Kind::List,
-            "broker,controller",
+            "broker,controller".to_owned(),
             "Every broker serves clients and can lead the controller.",
         ),
     ]

@@ -254,6 +254,10 @@ impl Frames {
     /// The rest of the frame whose first bytes are there.
     async fn frame(&mut self, context: &Context, progress: &Progress) -> Result<(Bytes, Held), ConnectionError> {
         while self.buffer.len() < FRONT_BYTES {
+            // Of a frame too short for an API key nothing more would come.
+            if let Some(size) = self.buffer.first_chunk() {
+                frame::check_least_size(*size)?;
+            }
             self.buffer.reserve(FRONT_BYTES);
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
                 return Err(ConnectionError::CutShort);

@@ -131,7 +131,7 @@ impl Connection {
     #[must_use]
     pub fn refused(&self, what: &str, code: ErrorCode, message: Option<&str>) -> ClientError {
         let what = format!("{what} refused by broker {}", self.broker);
-        ClientError::Refused { what, code, message: message.map(ToOwned::to_owned) }
+        ClientError::Refused { what, code, message: message.filter(|text| !text.is_empty()).map(ToOwned::to_owned) }
     }
 
     /// Sends a request and waits for its answer; nothing else may be under way.

@@ -59,8 +59,8 @@ impl Controller {
     /// changes.
     ///
     /// # Errors
-    /// [`Kind::InvalidRequest`] when a config is named twice, has no value, or is none that a running broker can change;
-    /// [`Kind::InvalidConfig`] when the values that would come out are not valid.
+    /// [`Kind::InvalidRequest`] when a config is named twice, has no value, or is none that a running broker can change, or when
+    /// a broker's value is not valid; [`Kind::InvalidConfig`] when a topic's is not.
     pub fn decide_alter_configs(
         &self,
         resource: Resource,
@@ -143,7 +143,8 @@ fn check_values(resource: Resource, values: &Values) -> Result<(), Refusal> {
             let message = format!("Cannot update these configs dynamically: Set({name})");
             return Err(Refusal::new(Kind::InvalidRequest, message));
         };
-        definition.check(value)?;
+        // Kafka's brokers validate their own configs, and have one code for whatever is wrong.
+        definition.check(value).map_err(|invalid| Refusal::new(Kind::InvalidRequest, invalid.to_string()))?;
     }
     Ok(())
 }

@@ -265,7 +265,7 @@ fn wrong_config_changes_are_refused_in_kafkas_words() {
     assert_eq!(refused(alter(Resource::AllBrokers, "log.dirs", Change::Set(one()))).0, Kind::InvalidRequest);
     let message = "Invalid value x for configuration log.retention.ms: Not a number of type LONG";
     let bad = refused(alter(Resource::Broker(BrokerId(1)), "log.retention.ms", Change::Set(Some("x".to_owned()))));
-    assert_eq!(bad, (Kind::InvalidConfig, message.to_owned()));
+    assert_eq!(bad, (Kind::InvalidRequest, message.to_owned()));
 
     for (kind, name, expected) in [
         (2, "u", Kind::UnknownTopic),

@@ -128,7 +128,8 @@ fn result(call: &Call, name: Text, made: Made, validate_only: bool, has_configs:
         }
         Err((error_code, message)) => {
             call.context.metrics.error(call.header.api.key(), error_code.0);
-            CreatableTopicResult { name, error_code, error_message: Some(message.into()), ..Default::default() }
+            let error_message = Some(message.into());
+            CreatableTopicResult { name, error_code, error_message, configs: Some(Vec::new()), ..Default::default() }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! DeleteRecords: moves the start of partitions forward. Log start is replicated state: answered when the move is committed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -27,8 +28,11 @@ pub async fn handle(call: &Call, request: DeleteRecordsRequest) -> DeleteRecords
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let id = call.context.controller.topic_id(&topic.name);
-        let is_internal = is_internal(&topic.name);
-        let moves = stream::iter(topic.partitions).map(async |asked| {
+        let is_internal = is_internal(&topic.name) && id.is_some();
+        // Of a partition that is named more than once, the last wish counts.
+        let asked: BTreeMap<i32, DeleteRecordsPartition> =
+            topic.partitions.into_iter().map(|asked| (asked.partition_index, asked)).collect();
+        let moves = stream::iter(asked.into_values()).map(async |asked| {
             let moved = match is_internal {
                 true => Err(ErrorCode::INVALID_TOPIC_EXCEPTION),
                 false => move_start(call, id, &asked, deadline).await,

@@ -56,7 +56,8 @@ fn result(call: &Call, resource: DescribeConfigsResource, described: Described) 
     }
     DescribeConfigsResult {
         error_code,
-        error_message: error_message.map(Into::into),
+        // Kafka says nothing with an empty text, and null nowhere.
+        error_message: Some(error_message.unwrap_or_default().into()),
         resource_type: resource.resource_type,
         resource_name: resource.resource_name,
         configs,
@@ -156,6 +157,10 @@ fn default_entry(
     let default = Found { name, value: definition.default, source: Source::Default };
     let found = synonyms.first().copied().unwrap_or(default);
     let mut entry = entry(name, found, definition.kind, &synonyms, detail);
+    if synonyms.is_empty() {
+        // The broker's config has no default of its own: the topic's counts.
+        entry.value = None;
+    }
     entry.documentation = detail.documentation.then(|| definition.doc.into());
     Some(entry)
 }
@@ -178,7 +183,7 @@ pub(super) fn of_new_topic(context: &Context, topic: &Values) -> Vec<CreatableTo
             let found = topic_config::effective(definition, topic, broker);
             CreatableTopicConfigs {
                 name: definition.name.into(),
-                value: Some(found.value.trim().into()),
+                value: Some(found.value.into()),
                 read_only: false,
                 config_source: found.source.code(),
                 is_sensitive: false,

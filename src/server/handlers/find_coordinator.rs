@@ -13,13 +13,15 @@ use crate::server::dispatch::Call;
 /// The first version that asks for several keys (KIP-699).
 const BATCHED_FROM: i16 = 4;
 const NO_NODE: i32 = -1;
+const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 
 /// Handles one FindCoordinator request.
 pub async fn handle(call: &Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (error_code, message) = match request.key_type {
+        GROUP => (ErrorCode::COORDINATOR_NOT_AVAILABLE, "This broker does not support consumer groups."),
         TRANSACTION => (ErrorCode::INVALID_REQUEST, "This broker does not support transactions."),
-        _ => (ErrorCode::COORDINATOR_NOT_AVAILABLE, "This broker does not support consumer groups."),
+        _ => (ErrorCode::INVALID_REQUEST, "This broker has no coordinators of that type."),
     };
     let message = Some(Text::from_static(message));
     if call.version() < BATCHED_FROM {

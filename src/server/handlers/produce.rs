@@ -38,16 +38,17 @@ pub async fn handle(call: &Call, body: Bytes, memory: &mut Held) -> Result<Slot,
     let partitions = request.topic_data.iter().map(|topic| topic.partition_data.len()).sum();
     call.context.request_memory.grow_for_answers(memory, partitions).await?;
     let acks = request.acks;
-    let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let transactional = request.transactional_id.is_some();
+    // The time that a client gives is for the other replicas: its own leader's append is waited for, as in Kafka.
+    let patience = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let deadline = (acks == -1).then(|| Instant::now() + patience);
     let mut topics = Vec::with_capacity(request.topic_data.len());
-    for topic in request.topic_data {
+    for topic in request.topic_data.into_iter().filter(|topic| !topic.partition_data.is_empty()) {
         let found = call.context.controller.topic_id(&topic.name);
         let mut outcomes = Vec::with_capacity(topic.partition_data.len());
         for partition in topic.partition_data {
-            let outcome = match refusal(acks, transactional) {
-                Some(code) => Outcome::Known(Box::new(failed(partition.index, code))),
-                None => submit(call, found, partition).await,
+            let outcome = match acks {
+                -1..=1 => submit(call, found, partition).await,
+                _ => Outcome::Known(Box::new(failed(partition.index, ErrorCode::INVALID_REQUIRED_ACKS))),
             };
             outcomes.push(outcome);
         }
@@ -65,14 +66,6 @@ pub async fn handle(call: &Call, body: Bytes, memory: &mut Held) -> Result<Slot,
         }
         finish(&call, acks, response)
     }))
-}
-
-fn refusal(acks: i16, transactional: bool) -> Option<ErrorCode> {
-    match acks {
-        -1..=1 if transactional => Some(ErrorCode::INVALID_TXN_STATE),
-        -1..=1 => None,
-        _ => Some(ErrorCode::INVALID_REQUIRED_ACKS),
-    }
 }
 
 fn finish(call: &Call, acks: i16, mut response: ProduceResponse) -> Reply {
@@ -129,16 +122,20 @@ async fn submit(call: &Call, topic: Option<TopicId>, data: PartitionProduceData)
     Outcome::Pending { partition: index, append_time, log_start, done }
 }
 
-async fn settle(call: &Call, outcome: Outcome, deadline: Instant) -> PartitionProduceResponse {
+async fn settle(call: &Call, outcome: Outcome, deadline: Option<Instant>) -> PartitionProduceResponse {
     let (partition, append_time, log_start, done) = match outcome {
         Outcome::Known(response) => return *response,
         Outcome::Pending { partition, append_time, log_start, done } => (partition, append_time, log_start, done),
     };
-    let submitted = match tokio::time::timeout_at(deadline, done).await {
-        // The batch may still be committed; an idempotent producer finds out when it retries.
-        Err(_) => return failed(partition, ErrorCode::REQUEST_TIMED_OUT),
-        Ok(outcome) => outcome.unwrap_or(Err(SubmitError::Unknown)),
+    let done = match deadline {
+        Some(deadline) => match tokio::time::timeout_at(deadline, done).await {
+            // The batch may still be committed; an idempotent producer finds out when it retries.
+            Err(_) => return failed(partition, ErrorCode::REQUEST_TIMED_OUT),
+            Ok(done) => done,
+        },
+        None => done.await,
     };
+    let submitted = done.unwrap_or(Err(SubmitError::Unknown));
     match submitted {
         Ok(submitted) => {
             if submitted.duplicate {

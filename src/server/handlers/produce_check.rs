@@ -32,23 +32,23 @@ pub(super) struct Checked {
 pub(super) struct Refused {
     code: ErrorCode,
     message: String,
-    /// Named in `record_errors` (KIP-467) when the fault is a record's.
-    record: Option<i32>,
+    /// Named in `record_errors` (KIP-467) when the fault is that of records.
+    records: Vec<i32>,
 }
 
 impl Refused {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), record: None }
+        Self { code, message: message.into(), records: Vec::new() }
     }
 
     /// What the client is told.
     pub(super) fn response(self, index: i32) -> PartitionProduceResponse {
-        let record_errors = self.record.map(|batch_index| BatchIndexAndErrorMessage {
+        let record_errors = self.records.into_iter().map(|batch_index| BatchIndexAndErrorMessage {
             batch_index,
             batch_index_error_message: Some(self.message.as_str().into()),
         });
         PartitionProduceResponse {
-            record_errors: record_errors.into_iter().collect(),
+            record_errors: record_errors.collect(),
             error_message: Some(self.message.as_str().into()),
             ..super::produce::failed(index, self.code)
         }
@@ -114,14 +114,18 @@ pub(super) fn check(config: &TopicConfig, version: i16, bytes: Bytes, now: Times
 }
 
 fn check_keys(bytes: &Bytes, max_unpacked: usize) -> Result<(), Refused> {
+    let mut without = Vec::new();
     for (index, record) in (0..).zip(read_records(bytes, max_unpacked)?) {
         let record = record.map_err(|error| Refused::new(ErrorCode::INVALID_RECORD, error.to_string()))?;
         if record.key.is_none() {
-            let message = "Compacted topic cannot accept message without key in topic partition.";
-            return Err(Refused { record: Some(index), ..Refused::new(ErrorCode::INVALID_RECORD, message) });
+            without.push(index);
         }
     }
-    Ok(())
+    if without.is_empty() {
+        return Ok(());
+    }
+    let message = "Compacted topic cannot accept message without key in topic partition.";
+    Err(Refused { records: without, ..Refused::new(ErrorCode::INVALID_RECORD, message) })
 }
 
 fn check_times(config: &TopicConfig, header: &BatchHeader, now: Timestamp) -> Result<(), Refused> {
@@ -142,7 +146,8 @@ fn check_times(config: &TopicConfig, header: &BatchHeader, now: Timestamp) -> Re
         "Timestamp {newest} of message with offset {} is out of range. The timestamp should be within [{earliest}, {latest}]",
         header.last_offset_delta
     );
-    Err(Refused { record: Some(header.last_offset_delta), ..Refused::new(ErrorCode::INVALID_TIMESTAMP, message) })
+    let records = vec![header.last_offset_delta];
+    Err(Refused { records, ..Refused::new(ErrorCode::INVALID_TIMESTAMP, message) })
 }
 
 /// The same records under another codec (topic config `compression.type`). Only attributes, length and CRC change.
