@@ -1,0 +1,166 @@
+//! ListOffsets, OffsetForLeaderEpoch, DeleteRecords and InitProducerId.
+
+use ottla::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
+use ottla::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
+use ottla::protocol::messages::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use ottla::protocol::messages::{
+    DeleteRecordsRequest, InitProducerIdRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest,
+};
+
+use super::kit::{TIMEOUT_MS, append, batch, create};
+use crate::run::Run;
+
+/// The cases.
+pub fn cases(run: &mut Run) {
+    create(run, "offsets", 2, &[]);
+    for values in [&["a", "b", "c"][..], &["d"], &["e", "f"]] {
+        append(run, "offsets", 0, batch(1000 * i64::try_from(values.len()).unwrap(), values));
+    }
+    list_offsets(run);
+    list_offsets_errors(run);
+    epochs(run);
+    delete_records(run);
+    delete_records_errors(run);
+    init_producer_id(run);
+}
+
+/// A request for one or several (partition, leader epoch, timestamp).
+fn listed(topic: &str, asked: &[(i32, i32, i64)]) -> ListOffsetsRequest {
+    let partition = |(partition_index, current_leader_epoch, timestamp): &(i32, i32, i64)| ListOffsetsPartition {
+        partition_index: *partition_index,
+        current_leader_epoch: *current_leader_epoch,
+        timestamp: *timestamp,
+    };
+    let partitions = asked.iter().map(partition).collect();
+    ListOffsetsRequest {
+        replica_id: -1,
+        topics: vec![ListOffsetsTopic { name: topic.into(), partitions }],
+        ..Default::default()
+    }
+}
+
+fn list_offsets(run: &mut Run) {
+    run.case("ListOffsets");
+    for timestamp in [-1, -2, -3, -4, -5, -6, -7, 0, 1, 1000, 1001, 2001, 3000, 3002, 3003, i64::MAX] {
+        run.step(&format!("timestamp {timestamp}"), |_| listed("offsets", &[(0, -1, timestamp)]));
+    }
+    for timestamp in [-1, -2, -3, -4, -5, 0] {
+        run.step(&format!("timestamp {timestamp} in an empty partition"), |_| listed("offsets", &[(1, -1, timestamp)]));
+    }
+    run.step_in("read committed", 2..=9, |_| ListOffsetsRequest {
+        isolation_level: 1,
+        ..listed("offsets", &[(0, -1, -1), (1, -1, -1)])
+    });
+    run.step("nothing", |_| ListOffsetsRequest { replica_id: -1, ..Default::default() });
+    run.step("as the debugger", |_| ListOffsetsRequest { replica_id: -2, ..listed("offsets", &[(0, -1, -1)]) });
+    run.step("as a follower", |_| ListOffsetsRequest { replica_id: 5, ..listed("offsets", &[(0, -1, -1)]) });
+}
+
+fn list_offsets_errors(run: &mut Run) {
+    run.case("ListOffsets, errors");
+    run.step("no such topic", |_| listed("offsets-none", &[(0, -1, -1)]));
+    run.step("no such topic, by time", |_| listed("offsets-none", &[(0, -1, 5)]));
+    run.step("no such partition", |_| listed("offsets", &[(7, -1, -1)]));
+    run.step("a name that cannot be", |_| listed("a/b", &[(0, -1, -1)]));
+    run.step("a partition twice", |_| listed("offsets", &[(0, -1, -1), (0, -1, -2), (1, -1, -2)]));
+    let epoch = run.epoch();
+    run.step_in("the right epoch", 4..=9, |_| listed("offsets", &[(0, epoch, -1)]));
+    run.step_in("an epoch from the future", 4..=9, |_| listed("offsets", &[(0, epoch + 1, -1)]));
+    run.step_in("an epoch from the future, by time", 4..=9, |_| listed("offsets", &[(0, epoch + 1, 5)]));
+    run.step_in("no such partition of that epoch", 4..=9, |_| listed("offsets", &[(7, epoch + 1, 5)]));
+}
+
+/// A request for one or several (partition, current epoch, epoch).
+fn ended(topic: &str, asked: &[(i32, i32, i32)]) -> OffsetForLeaderEpochRequest {
+    let partition = |(partition, current_leader_epoch, leader_epoch): &(i32, i32, i32)| OffsetForLeaderPartition {
+        partition: *partition,
+        current_leader_epoch: *current_leader_epoch,
+        leader_epoch: *leader_epoch,
+    };
+    let partitions = asked.iter().map(partition).collect();
+    OffsetForLeaderEpochRequest {
+        replica_id: -1,
+        topics: vec![OffsetForLeaderTopic { topic: topic.into(), partitions }],
+    }
+}
+
+fn epochs(run: &mut Run) {
+    run.case("OffsetForLeaderEpoch");
+    let epoch = run.epoch();
+    run.step("this epoch", |_| ended("offsets", &[(0, -1, epoch)]));
+    run.step("this epoch of an empty partition", |_| ended("offsets", &[(1, -1, epoch)]));
+    run.step("an epoch to come", |_| ended("offsets", &[(0, -1, epoch + 1)]));
+    run.step("a negative epoch", |_| ended("offsets", &[(0, -1, -1)]));
+    run.step("an epoch far below", |_| ended("offsets", &[(0, -1, -7)]));
+    run.step("the client is of this epoch", |_| ended("offsets", &[(0, epoch, epoch)]));
+    run.step("the client is of an epoch to come", |_| ended("offsets", &[(0, epoch + 1, epoch)]));
+    run.step("no such topic", |_| ended("offsets-none", &[(0, -1, epoch)]));
+    run.step("no such partition", |_| ended("offsets", &[(7, -1, epoch), (0, -1, epoch)]));
+    run.step("a partition twice", |_| ended("offsets", &[(0, -1, epoch), (0, -1, epoch)]));
+    run.step("nothing", |_| OffsetForLeaderEpochRequest::default());
+}
+
+fn deleted(topic: &str, asked: &[(i32, i64)]) -> DeleteRecordsRequest {
+    let partition = |(partition_index, offset): &(i32, i64)| DeleteRecordsPartition {
+        partition_index: *partition_index,
+        offset: *offset,
+    };
+    let topic = DeleteRecordsTopic { name: topic.into(), partitions: asked.iter().map(partition).collect() };
+    DeleteRecordsRequest { topics: vec![topic], timeout_ms: TIMEOUT_MS }
+}
+
+fn delete_records(run: &mut Run) {
+    run.case("DeleteRecords");
+    let names: Vec<String> = (0..=2).map(|version| format!("delete-records-v{version}")).collect();
+    for name in &names {
+        create(run, name, 2, &[]);
+        append(run, name, 0, batch(1, &["a", "b", "c", "d"]));
+    }
+    let name = |version: i16| names[usize::try_from(version).unwrap()].as_str();
+    run.step("before the start", |version| deleted(name(version), &[(0, 0)]));
+    run.step("within a batch", |version| deleted(name(version), &[(0, 2)]));
+    run.step("back", |version| deleted(name(version), &[(0, 1)]));
+    run.step("the same again", |version| deleted(name(version), &[(0, 2)]));
+    run.step("behind the end", |version| deleted(name(version), &[(0, 5)]));
+    run.step("a negative offset", |version| deleted(name(version), &[(0, -2)]));
+    run.step("everything, and an empty partition", |version| deleted(name(version), &[(0, -1), (1, -1)]));
+    for (at, name) in names.iter().enumerate() {
+        let at = i16::try_from(at).unwrap();
+        run.case(&format!("after DeleteRecords in version {at}"));
+        run.step_in("the start", [9], |_| listed(name, &[(0, -1, -2), (0, -1, -1)]));
+        run.step_in("the start of each", [9], |_| listed(name, &[(1, -1, -2)]));
+        run.step_in("by time", [7], |_| listed(name, &[(0, -1, 0)]));
+        run.step_in("the largest time", [7, 8], |_| listed(name, &[(0, -1, -3)]));
+        let epoch = run.epoch();
+        run.step_in("where the epoch ends", [4], |_| ended(name, &[(0, -1, epoch)]));
+    }
+}
+
+fn delete_records_errors(run: &mut Run) {
+    run.case("DeleteRecords, errors");
+    create(run, "delete-records-compact", 1, &[("cleanup.policy", "compact")]);
+    create(run, "delete-records-both", 1, &[("cleanup.policy", "compact,delete")]);
+    run.step("a compacted topic", |_| deleted("delete-records-compact", &[(0, -1)]));
+    run.step("a topic of both policies", |_| deleted("delete-records-both", &[(0, -1)]));
+    run.step("no such topic", |_| deleted("delete-records-none", &[(0, 0)]));
+    run.step("no such partition", |_| deleted("offsets", &[(9, 0)]));
+    run.step("a name that cannot be", |_| deleted("a/b", &[(0, 0)]));
+    run.step("an internal topic", |_| deleted("__consumer_offsets", &[(0, 0)]));
+    run.step("a partition twice", |_| deleted("offsets", &[(1, 0), (1, -1)]));
+    run.step("nothing", |_| DeleteRecordsRequest { timeout_ms: TIMEOUT_MS, ..Default::default() });
+}
+
+fn init_producer_id(run: &mut Run) {
+    run.case("InitProducerId");
+    let plain = || InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
+    run.step("a new producer", |_| plain());
+    run.step("another", |_| plain());
+    run.step("no timeout", |_| InitProducerIdRequest { transaction_timeout_ms: 0, ..plain() });
+    run.step("a negative timeout", |_| InitProducerIdRequest { transaction_timeout_ms: -1, ..plain() });
+    for (what, id, epoch) in
+        [("an id and an epoch", 3, 4), ("an id without an epoch", 3, -1), ("an epoch without an id", -1, 4)]
+    {
+        run.step_in(what, 3..=5, |_| InitProducerIdRequest { producer_id: id, producer_epoch: epoch, ..plain() });
+    }
+    run.step("an empty transactional id", |_| InitProducerIdRequest { transactional_id: Some("".into()), ..plain() });
+}
