@@ -281,6 +281,10 @@ impl Fetch {
                 }
             }
             Err(code) => {
+                // The topic may have been deleted while this request waited.
+                let is_gone = code == ErrorCode::NOT_LEADER_OR_FOLLOWER
+                    && !self.call.context.controller.has_partition(replica.id());
+                let code = if is_gone { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION } else { code };
                 let mut data = empty(part.key.partition, code);
                 let term = marks.term.map_or(-1, Term::epoch);
                 data.current_leader = LeaderIdAndEpoch { leader_id: self.call.context.broker.0, leader_epoch: term };
