@@ -20,6 +20,9 @@ use crate::recording::{Fields, Recording};
 /// How long after a change Kafka's broker may still answer from what was before: its controller answers first.
 const KAFKA_CATCHES_UP: Duration = Duration::from_millis(250);
 
+/// How long a request takes to come to rest that has nothing to answer yet.
+const PARKS_WITHIN: Duration = Duration::from_millis(100);
+
 /// Which broker is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -141,6 +144,63 @@ impl Run {
             Err(what) => said(what),
         };
         self.write_down(name, api, version, fields);
+    }
+
+    /// Sends a request as these bytes, size in front, and writes down the answer that they get.
+    pub fn as_bytes<R: Request>(&mut self, name: &str, version: i16, frame: &[u8])
+    where
+        R::Response: 'static,
+    {
+        self.connection.send(frame);
+        let fields = match self.receive() {
+            Ok(frame) => {
+                let (_, response) = decode_response::<R::Response>(frame, version).unwrap();
+                answer::fields(&response, version, &mut self.mapping, self.with_defaults)
+            }
+            Err(what) => said(what),
+        };
+        self.write_down(name, R::API.key(), version, fields);
+    }
+
+    /// Sends all requests before it takes the first answer, and writes the answers down.
+    pub fn together<R: Request>(&mut self, version: i16, requests: &[(&str, R)])
+    where
+        R::Response: 'static,
+    {
+        let before = self.correlation_id;
+        requests.iter().for_each(|(_, request)| self.send(version, request));
+        self.correlation_id = before;
+        for (name, _) in requests {
+            self.correlation_id += 1;
+            let frame = self.receive().unwrap_or_else(|what| panic!("{what}: {name}"));
+            let response = self.decode::<R::Response>(frame, version);
+            let fields = answer::fields(&response, version, &mut self.mapping, self.with_defaults);
+            self.write_down(name, R::API.key(), version, fields);
+        }
+    }
+
+    /// Asks, does something else over another connection before the answer is there, and writes the answer down.
+    pub fn parked<R: Request>(&mut self, name: &str, version: i16, request: &R, meanwhile: impl FnOnce(&mut Self))
+    where
+        R::Response: 'static,
+    {
+        self.send(version, request);
+        let asked = self.correlation_id;
+        let other = Connection::open(self.peer.address);
+        let waiting = std::mem::replace(&mut self.connection, other);
+        // Long enough for the request to have come to rest; had it not, it would be answered with what is there.
+        std::thread::sleep(PARKS_WITHIN);
+        meanwhile(self);
+        self.connection = waiting;
+        let fields = match self.receive() {
+            Ok(frame) => {
+                let (correlation_id, response) = decode_response::<R::Response>(frame, version).unwrap();
+                assert_eq!(correlation_id, asked, "the answer to what was asked");
+                answer::fields(&response, version, &mut self.mapping, self.with_defaults)
+            }
+            Err(what) => said(what),
+        };
+        self.write_down(name, R::API.key(), version, fields);
     }
 
     /// Asks in the newest version, and writes nothing down.

@@ -2,11 +2,12 @@
 
 use ottla::ids::TopicId;
 use ottla::protocol::compression::Compression;
-use ottla::protocol::messages::FetchRequest;
+use ottla::protocol::messages::delete_topics::DeleteTopicState;
 use ottla::protocol::messages::fetch::{FetchPartition, FetchTopic};
+use ottla::protocol::messages::{DeleteTopicsRequest, FetchRequest};
 use ottla::protocol::record::BatchBuilder;
 
-use super::kit::{NO_TOPIC, append, batch, batch_of, create, sequenced};
+use super::kit::{NO_TOPIC, TIMEOUT_MS, append, batch, batch_of, create, sequenced};
 use crate::run::Run;
 
 /// What a request wants of one partition.
@@ -64,6 +65,7 @@ pub fn cases(run: &mut Run) {
     epochs(run, topic);
     limits(run, topic);
     waiting(run, topic);
+    woken(run);
     stored(run);
 }
 
@@ -153,6 +155,32 @@ fn waiting(run: &mut Run, topic: (&str, TopicId)) {
         ..request(&[Want::new(topic, 0, 0)], version)
     });
     run.step("a negative wait", |version| FetchRequest { max_wait_ms: -1, ..end(version) });
+}
+
+fn woken(run: &mut Run) {
+    run.case("woken");
+    let id = create(run, "fetch-woken", 2, &[]);
+    let topic = ("fetch-woken", id);
+    for version in 4..=17 {
+        let end = append(run, "fetch-woken", 0, batch(1, &["x"])) + 1;
+        let patient = |wants: &[Want<'_>]| FetchRequest { max_wait_ms: 8000, ..request(wants, version) };
+        let waiting = patient(&[Want::new(topic, 1, 0), Want::new(topic, 0, end)]);
+        run.parked("by records", version, &waiting, |run| {
+            append(run, "fetch-woken", 0, batch(1, &["new"]));
+        });
+        let greedy = FetchRequest { min_bytes: 140, ..patient(&[Want::new(topic, 0, end + 1)]) };
+        run.parked("by enough records", version, &greedy, |run| {
+            append(run, "fetch-woken", 0, batch(1, &["one"]));
+            append(run, "fetch-woken", 0, batch(1, &["two"]));
+        });
+        let name = format!("fetch-woken-v{version}");
+        let gone = create(run, &name, 1, &[]);
+        let waiting = patient(&[Want::new((&name, gone), 0, 0)]);
+        run.parked("by the end of the topic", version, &waiting, |run| {
+            let state = DeleteTopicState { name: Some(name.as_str().into()), ..Default::default() };
+            run.ask(&DeleteTopicsRequest { topics: vec![state], timeout_ms: TIMEOUT_MS, ..Default::default() });
+        });
+    }
 }
 
 /// What was made of batches that were stored otherwise than they were sent.

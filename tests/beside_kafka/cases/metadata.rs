@@ -4,7 +4,9 @@ use ottla::ids::TopicId;
 use ottla::protocol::error_code::ErrorCode;
 use ottla::protocol::messages::describe_topic_partitions::{Cursor, TopicRequest};
 use ottla::protocol::messages::metadata::MetadataRequestTopic;
-use ottla::protocol::messages::{DescribeClusterRequest, DescribeTopicPartitionsRequest, MetadataRequest};
+use ottla::protocol::messages::{
+    DescribeClusterRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, MetadataRequest,
+};
 
 use super::kit::{NO_TOPIC, create};
 use crate::run::Run;
@@ -16,6 +18,7 @@ pub fn cases(run: &mut Run) {
     whole(run);
     by_name(run);
     by_id(run, id);
+    log_dirs(run);
     created(run);
     cluster(run);
     topic_partitions(run);
@@ -120,6 +123,12 @@ fn cluster(run: &mut Run) {
             ..Default::default()
         });
     }
+}
+
+/// Here, where there are few topics.
+fn log_dirs(run: &mut Run) {
+    run.case("DescribeLogDirs");
+    run.step("all topics", |_| DescribeLogDirsRequest { topics: None });
 }
 
 fn described(names: &[&str], limit: i32, cursor: Option<(&str, i32)>) -> DescribeTopicPartitionsRequest {

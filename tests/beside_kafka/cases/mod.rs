@@ -1,6 +1,7 @@
 //! The cases, by API, and the order in which they run: what a group leaves behind, the next ones see.
 
 mod alter;
+mod bytes;
 mod configs;
 mod coordinators;
 mod fetch;
@@ -22,6 +23,7 @@ const GROUPS: &[Group] = &[
     ("api_versions", versions::cases),
     // First of those that make topics: it asks for all there are.
     ("metadata", metadata::cases),
+    ("bytes", bytes::cases),
     ("produce", produce::cases),
     ("idempotence", produce::idempotence),
     ("fetch", fetch::cases),

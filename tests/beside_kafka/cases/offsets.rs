@@ -1,13 +1,17 @@
 //! ListOffsets, OffsetForLeaderEpoch, DeleteRecords and InitProducerId.
 
+use ottla::ids::TopicId;
+use ottla::protocol::compression::Compression;
 use ottla::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
 use ottla::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla::protocol::messages::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use ottla::protocol::messages::{
     DeleteRecordsRequest, InitProducerIdRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest,
 };
+use ottla::protocol::record::BatchBuilder;
 
-use super::kit::{TIMEOUT_MS, append, batch, create};
+use super::fetch::{self, Want};
+use super::kit::{TIMEOUT_MS, append, batch, batch_of, create};
 use crate::run::Run;
 
 /// The cases.
@@ -18,6 +22,7 @@ pub fn cases(run: &mut Run) {
     }
     list_offsets(run);
     list_offsets_errors(run);
+    stored_otherwise(run);
     epochs(run);
     delete_records(run);
     delete_records_errors(run);
@@ -54,6 +59,28 @@ fn list_offsets(run: &mut Run) {
     run.step("nothing", |_| ListOffsetsRequest { replica_id: -1, ..Default::default() });
     run.step("as the debugger", |_| ListOffsetsRequest { replica_id: -2, ..listed("offsets", &[(0, -1, -1)]) });
     run.step("as a follower", |_| ListOffsetsRequest { replica_id: 5, ..listed("offsets", &[(0, -1, -1)]) });
+}
+
+/// Times within batches that are compressed, or carry the broker's time, or are not in order of time.
+fn stored_otherwise(run: &mut Run) {
+    run.case("ListOffsets in other batches");
+    create(run, "offsets-packed", 1, &[]);
+    for (at, codec) in (0..).zip(Compression::ALL) {
+        append(run, "offsets-packed", 0, batch_of(BatchBuilder::new(codec), 1000 + 10 * at, &["a", "b", "c"]));
+    }
+    append(run, "offsets-packed", 0, batch(500, &["late"]));
+    for timestamp in [-3, 0, 501, 1001, 1003, 1011, 1022, 1032, 1042, 1043] {
+        let versions = if timestamp < 0 { 7..=9 } else { 1..=9 };
+        run.step_in(&format!("timestamp {timestamp}"), versions, |_| listed("offsets-packed", &[(0, -1, timestamp)]));
+    }
+    create(run, "offsets-now", 1, &[("message.timestamp.type", "LogAppendTime")]);
+    append(run, "offsets-now", 0, batch(1000, &["a", "b", "c"]));
+    for timestamp in [-3, 0, 1001, i64::MAX] {
+        let versions = if timestamp < 0 { 7..=9 } else { 1..=9 };
+        run.step_in(&format!("the broker's time, {timestamp}"), versions, |_| {
+            listed("offsets-now", &[(0, -1, timestamp)])
+        });
+    }
 }
 
 fn list_offsets_errors(run: &mut Run) {
@@ -130,6 +157,12 @@ fn delete_records(run: &mut Run) {
         run.step_in("the start", [9], |_| listed(name, &[(0, -1, -2), (0, -1, -1)]));
         run.step_in("the start of each", [9], |_| listed(name, &[(1, -1, -2)]));
         run.step_in("by time", [7], |_| listed(name, &[(0, -1, 0)]));
+        let topic = (name.as_str(), TopicId::ZERO);
+        for offset in [0, 3, 4, 5] {
+            run.step_in(&format!("reading from {offset}"), [12], |version| {
+                fetch::request(&[Want::new(topic, 0, offset)], version)
+            });
+        }
         run.step_in("the largest time", [7, 8], |_| listed(name, &[(0, -1, -3)]));
         let epoch = run.epoch();
         run.step_in("where the epoch ends", [4], |_| ended(name, &[(0, -1, epoch)]));

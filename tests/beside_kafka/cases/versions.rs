@@ -2,6 +2,7 @@
 
 use ottla::protocol::messages::ApiVersionsRequest;
 
+use super::bytes::frame;
 use crate::run::Run;
 
 /// The cases.
@@ -34,21 +35,10 @@ fn api_versions(run: &mut Run) {
     run.raw("a negative version", 18, -1, b"\0\0\0\x0c\0\x12\xff\xff\0\0\0\x05\xff\xff\xff\xff");
 }
 
-/// A frame of that API and version, with an empty client id and this body.
-fn frame(api: i16, version: i16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bytes.extend_from_slice(&i32::try_from(10 + body.len()).unwrap().to_be_bytes());
-    bytes.extend_from_slice(&api.to_be_bytes());
-    bytes.extend_from_slice(&version.to_be_bytes());
-    bytes.extend_from_slice(b"\0\0\0\x07\0\0");
-    bytes.extend_from_slice(body);
-    bytes
-}
-
 fn closed(run: &mut Run) {
     run.case("no request");
     for version in 0..=2 {
-        run.raw("Produce in a version that is only advertised", 0, version, &frame(0, version, &[0; 12]));
+        run.raw("Produce in a version that is only advertised", 0, version, &frame(0, version, b"", &[0; 12]));
     }
     for (what, key, version) in [
         ("Fetch below its first version", 1, 3),
@@ -60,18 +50,18 @@ fn closed(run: &mut Run) {
         ("an API that there is not", 999, 0),
         ("a negative API", -1, 0),
     ] {
-        run.raw(what, key, version, &frame(key, version, &[]));
+        run.raw(what, key, version, &frame(key, version, b"", &[]));
     }
     run.raw("an empty frame", 3, 0, b"\0\0\0\0");
     run.raw("a frame of negative size", 3, 0, b"\xff\xff\xff\xff\0\x03");
     run.raw("a frame that is too large", 3, 0, b"\x7f\xff\xff\xff\0\x03\0\0");
     run.raw("a header cut short", 3, 0, b"\0\0\0\x06\0\x03\0\0\0\0");
-    run.raw("a body cut short", 3, 1, &frame(3, 1, b"\0\0\0\x01"));
-    run.raw("a list longer than its frame", 3, 1, &frame(3, 1, b"\x7f\xff\xff\xff"));
+    run.raw("a body cut short", 3, 1, &frame(3, 1, b"", b"\0\0\0\x01"));
+    run.raw("a list longer than its frame", 3, 1, &frame(3, 1, b"", b"\x7f\xff\xff\xff"));
     run.raw(
         "null where none may be",
         19,
         2,
-        &frame(19, 2, b"\0\0\0\x01\xff\xff\0\0\0\x01\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+        &frame(19, 2, b"", b"\0\0\0\x01\xff\xff\0\0\0\x01\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0"),
     );
 }
