@@ -7,6 +7,7 @@ pub mod identity;
 mod janitor;
 mod open;
 mod reconcile;
+mod topic_defaults;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -189,7 +190,7 @@ impl Inner {
         let lost_page_cache = !clean && last.is_some_and(|life| life.boot_id != env.boot_id);
         let metrics = Arc::new(Metrics::new(&api_names(), &error_names()));
         let home = Arc::new(home);
-        let flusher = Flusher::new(Arc::clone(&env.disk), mark_failed(&home, &env));
+        let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
         let controller = open::controller(&env, &config, &home, &journal, &flusher, clean, random.random()).await?;
         let inner = Arc::new(Self {
             clean,
@@ -221,11 +222,13 @@ impl Inner {
             cluster_id: self.home.identity.cluster_id.clone(),
             advertised_host: advertised.host.clone(),
             advertised_port,
+            rack: self.config.broker.rack.clone(),
             controller: Arc::clone(&self.controller),
             replicas: Arc::clone(&self.replicas),
             topics: server::TopicDefaults {
                 auto_create: self.config.topics.auto_create,
                 partitions: self.config.topics.partitions,
+                replication_factor: self.config.topics.replication_factor,
             },
             broker_configs: server::configs::broker_configs(&self.config, &advertised.host, advertised_port),
             data_dir: self.config.broker.data_dir.display().to_string(),

@@ -84,10 +84,8 @@ pub struct Metrics {
     pub connections_open: Gauge,
     /// Connections closed at once because too many were open, or not accepted for want of descriptors.
     pub connections_refused: Counter,
-    /// Bytes read from Kafka clients.
-    pub received_bytes: Counter,
-    /// Bytes written to Kafka clients.
-    pub sent_bytes: Counter,
+    received_bytes: Counter,
+    sent_bytes: Counter,
     produce_batches: Counter,
     produce_bytes: Counter,
     /// Batches that an idempotent producer sent again and that were answered with their first offset.
@@ -179,6 +177,16 @@ impl Metrics {
             let error = find(names, code).map_or(UNKNOWN, |at| names[at].1);
             self.apis.errors.get_or_create(&ErrorLabels { api: self.apis.row(api_key).name, error }).inc();
         }
+    }
+
+    /// So many bytes were read from a Kafka client.
+    pub fn received(&self, bytes: usize) {
+        self.received_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// So many bytes were written to a Kafka client.
+    pub fn sent(&self, bytes: usize) {
+        self.sent_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
     /// A producer handed in a batch of that size.
@@ -374,6 +382,8 @@ mod tests {
         metrics.produce_duplicate_batches.inc();
         metrics.produced(61);
         metrics.fetched(5);
+        metrics.received(70);
+        metrics.sent(8);
         metrics.flushed(Duration::from_millis(2), 70_000);
         metrics.connections_open.inc();
         metrics.partitions_offline.set(4);
@@ -387,8 +397,8 @@ mod tests {
             "ottla_log_flush_size_bytes_bucket{le=\"262144.0\"} 1",
             "ottla_kafka_connections 1",
             "ottla_kafka_connections_refused_total 0",
-            "ottla_kafka_received_bytes_total 0",
-            "ottla_kafka_sent_bytes_total 0",
+            "ottla_kafka_received_bytes_total 70",
+            "ottla_kafka_sent_bytes_total 8",
             "ottla_log_start_moves_total 0",
             "ottla_log_storage_full_total 0",
             "ottla_log_corrupt_ranges_total 0",

@@ -105,7 +105,7 @@ pub(super) async fn controller(
         seed,
     })
     .await?;
-    let handle = ControllerHandle::new(group, wake, config.broker.id, crate::server::configs::file_values(config));
+    let handle = ControllerHandle::new(group, wake, config.broker.id, super::topic_defaults::file_values(config));
     let found = |controller: &Controller| {
         let identity = &home.identity;
         let directory = DirectoryId(identity.directory());

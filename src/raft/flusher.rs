@@ -13,9 +13,12 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tokio::time::Instant;
+
 use crate::ids::RaftIndex;
 use crate::log::Log;
 use crate::log::disk::{Disk, Lane};
+use crate::metrics::Metrics;
 
 /// Called once per completed append, with the outcome of the sync that covers it.
 pub type Flushed = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -36,22 +39,12 @@ pub const PAGE_CACHE_DIRTY_BYTES_MAX: u64 = 64 << 20;
 /// Flush rounds that one job runs before it goes to the back of the queue, so that a busy log cannot hold a thread.
 const ROUNDS_PER_JOB: u32 = 4;
 
-/// What the flusher has done since the broker started.
-#[derive(Debug, Default)]
-pub struct FlushCounters {
-    /// Flushes run.
-    pub flushes: AtomicU64,
-    /// Appends that those flushes acknowledged.
-    pub acknowledged_appends: AtomicU64,
-}
-
 /// The broker's flusher: shared by all its groups.
 pub struct Flusher {
     disk: Arc<dyn Disk>,
     dead: AtomicBool,
     fatal: FatalHook,
-    /// What has been done.
-    pub counters: FlushCounters,
+    metrics: Arc<Metrics>,
     /// Bytes applied since their groups' last descriptors, over the whole broker: what a restart would read back.
     pub undescribed_bytes: Arc<AtomicU64>,
 }
@@ -59,14 +52,8 @@ pub struct Flusher {
 impl Flusher {
     /// A flusher over a disk. `fatal` is called when a sync fails.
     #[must_use]
-    pub fn new(disk: Arc<dyn Disk>, fatal: FatalHook) -> Arc<Self> {
-        Arc::new(Self {
-            disk,
-            dead: AtomicBool::new(false),
-            fatal,
-            counters: FlushCounters::default(),
-            undescribed_bytes: Arc::default(),
-        })
+    pub fn new(disk: Arc<dyn Disk>, metrics: Arc<Metrics>, fatal: FatalHook) -> Arc<Self> {
+        Arc::new(Self { disk, dead: AtomicBool::new(false), fatal, metrics, undescribed_bytes: Arc::default() })
     }
 
     /// Whether a sync has failed: no read and no write may be answered any more.
@@ -194,27 +181,23 @@ impl LogFlusher {
             (queue.pending.drain(..covered).collect::<Vec<_>>(), dirty)
         };
         let outcome = match plan {
-            Some(plan) => plan.run().and_then(|()| self.log.end_flush(plan).map(drop).map_err(io::Error::other)),
+            Some(plan) => {
+                let began = Instant::now();
+                let outcome = plan.run();
+                self.flusher.metrics.flushed(began.elapsed(), dirty);
+                outcome.and_then(|()| self.log.end_flush(plan).map(drop).map_err(io::Error::other))
+            }
             None => Ok(()),
         };
         let outcome = if self.flusher.is_dead() { Err(dead()) } else { outcome };
         match outcome {
-            Ok(()) => self.complete(captured),
+            Ok(()) => captured.into_iter().for_each(|(_, done)| done(Ok(()))),
             Err(error) => return self.fail(captured, &error, dirty),
         }
         let mut queue = self.lock();
         queue.awaited = false;
         queue.running = queue.wanted || !queue.pending.is_empty();
         queue.running
-    }
-
-    fn complete(&self, captured: Vec<(RaftIndex, Flushed)>) {
-        self.flusher.counters.flushes.fetch_add(1, Ordering::Relaxed);
-        let appends = u64::try_from(captured.len()).expect("a count fits");
-        self.flusher.counters.acknowledged_appends.fetch_add(appends, Ordering::Relaxed);
-        for (_, done) in captured {
-            done(Ok(()));
-        }
     }
 
     fn fail(&self, captured: Vec<(RaftIndex, Flushed)>, error: &io::Error, dirty: u64) -> bool {

@@ -22,6 +22,7 @@ use crate::log::mem_disk::MemDisk;
 use crate::log::{Descriptor, Log, LogConfig, OpenAfter, Recovered};
 use crate::machine::Machine;
 use crate::machine::partition::PartitionMachine;
+use crate::metrics::Metrics;
 use crate::protocol::compression::Compression;
 use crate::protocol::record::{BatchBuilder, NewRecord};
 
@@ -56,7 +57,7 @@ fn open(disk: &MemDisk, config: LogConfig) -> Parts {
     let journal = Journal::open(Arc::clone(&disk)).or_else(|_| Journal::create(Arc::clone(&disk))).unwrap();
     let (log, recovered) =
         Log::open(Arc::clone(&disk), Arc::clone(&journal), ID, config, OpenAfter { clean: false }).unwrap();
-    let flusher = Flusher::new(disk, Arc::new(|fatal| panic!("{fatal:?}")));
+    let flusher = Flusher::new(disk, Arc::new(Metrics::new(&[], &[])), Arc::new(|fatal| panic!("{fatal:?}")));
     Parts { log: Arc::new(log), journal, flusher, recovered }
 }
 

@@ -12,6 +12,7 @@ use crate::log::mem_disk::MemDisk;
 use crate::log::{OpenAfter, ReadError, Reading};
 use crate::machine::Machine;
 use crate::machine::topic_config::{BrokerValues, Values};
+use crate::metrics::Metrics;
 use crate::protocol::compression::Compression;
 use crate::protocol::record::{BatchBuilder, NewRecord};
 use crate::raft::applier::Snapshots;
@@ -48,7 +49,7 @@ async fn live(disk: MemDisk, config: Arc<TopicConfig>) -> Life {
         me: ReplicaId { broker: BrokerId(1), incarnation: Incarnation(1) },
         log: Arc::new(log),
         journal: Arc::clone(&journal),
-        flusher: Flusher::new(shared, Arc::new(|fatal| panic!("{fatal:?}"))),
+        flusher: Flusher::new(shared, Arc::new(Metrics::new(&[], &[])), Arc::new(|fatal| panic!("{fatal:?}"))),
         page_cache: false,
         machine: Arc::new(Mutex::new(machine)),
         descriptor: recovered.descriptor,

@@ -1,10 +1,9 @@
 //! The broker's own configuration, by the names that Kafka's tools look for.
 //!
-//! What is a default for topics is in [`file_values`] and can be changed while the broker runs; the rest is in
-//! [`broker_configs`] and only shown.
+//! What is a default for topics is the controller's and can be changed while the broker runs; what is here is only shown.
 
-use crate::config::{Config, Durability};
-use crate::machine::topic_config::{Kind, Values};
+use crate::config::Config;
+use crate::machine::topic_config::Kind;
 
 /// One config of the broker that does not change while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,30 +20,7 @@ pub struct BrokerConfig {
     pub doc: &'static str,
 }
 
-/// The defaults for topics that this broker's file sets, by the broker's names of the configs.
-#[must_use]
-pub fn file_values(config: &Config) -> Values {
-    let default = Config::default();
-    let (topics, usual) = (&config.topics, &default.topics);
-    let unlimited = |value: Option<i64>| value.unwrap_or(-1).to_string();
-    let durability = |config: &Config| match config.broker.durability {
-        Durability::Fsync => "fsync",
-        Durability::PageCache => "page-cache",
-    };
-    let mut values = Values::new();
-    let mut set = |name: &str, value: String, usual: String| {
-        if value != usual {
-            values.insert(name.to_owned(), value);
-        }
-    };
-    set("log.retention.ms", unlimited(topics.retention_ms), unlimited(usual.retention_ms));
-    set("log.retention.bytes", unlimited(topics.retention_bytes), unlimited(usual.retention_bytes));
-    set("log.segment.bytes", topics.segment_bytes.to_string(), usual.segment_bytes.to_string());
-    set("ottla.durability", durability(config).to_owned(), durability(&default).to_owned());
-    values
-}
-
-/// What else the broker shows of itself, given where its clients reach it; by name.
+/// What the broker shows of itself beside the defaults for topics, given where its clients reach it; by name.
 #[must_use]
 pub fn broker_configs(config: &Config, advertised_host: &str, advertised_port: i32) -> Vec<BrokerConfig> {
     let mut all = fixed_configs(config, advertised_host, advertised_port);
@@ -146,18 +122,6 @@ fn limits(config: &Config) -> Vec<BrokerConfig> {
 mod tests {
     use super::*;
     use crate::machine::topic_config;
-
-    #[test]
-    fn only_what_the_file_changes_counts_as_set() {
-        let mut config = Config::default();
-        assert_eq!(file_values(&config), Values::new());
-        config.topics.retention_ms = None;
-        config.broker.durability = Durability::PageCache;
-        let values = file_values(&config);
-        assert_eq!(values.len(), 2);
-        assert_eq!(values["log.retention.ms"], "-1");
-        assert_eq!(values["ottla.durability"], "page-cache");
-    }
 
     #[test]
     fn no_config_is_listed_twice() {

@@ -120,6 +120,8 @@ pub enum ConnectionError {
 /// A reply's slot with the memory that its request holds.
 struct Queued {
     slot: Slot,
+    api_key: i16,
+    read_at: Instant,
     _memory: Held,
     _waiting: Option<OwnedSemaphorePermit>,
 }
@@ -141,7 +143,7 @@ pub async fn serve(context: Arc<Context>, connection: Connection) -> Result<(), 
         closing.send_replace(true);
         outcome
     };
-    let writing = write_replies(writer, queue, context.limits.idle);
+    let writing = write_replies(&context, writer, queue);
     tokio::pin!(reading, writing);
     tokio::select! {
         biased;
@@ -162,13 +164,19 @@ async fn read_requests(
 ) -> Result<(), ConnectionError> {
     let room = Arc::new(Semaphore::new(REPLY_BYTES_WAITING_MAX));
     while let Some((frame, mut memory)) = frames.next(context).await? {
+        let api_key = i16::from_be_bytes(*frame.first_chunk().expect("no request is shorter"));
+        let read_at = Instant::now();
         let slot = dispatch::dispatch(context, peer, frame, &mut memory).await?;
+        if let Slot::Ready(_) = slot {
+            context.metrics.answered(api_key, read_at.elapsed());
+        }
         let waiting = match counted(&slot) {
             0 => None,
             bytes => Arc::clone(&room).acquire_many_owned(bytes).await.ok(),
         };
         // The writer ends when the peer stops reading or a reply closes the connection.
-        if slots.send(Queued { slot, _memory: memory, _waiting: waiting }).await.is_err() {
+        let queued = Queued { slot, api_key, read_at, _memory: memory, _waiting: waiting };
+        if slots.send(queued).await.is_err() {
             break;
         }
     }
@@ -207,8 +215,12 @@ impl Frames {
 
     /// The next frame without its size, and the memory it is accounted with; `None` when the peer has closed the connection.
     async fn next(&mut self, context: &Context) -> Result<Option<(Bytes, Held)>, ConnectionError> {
-        if self.buffer.is_empty() && !self.first_bytes(context.limits.idle).await? {
-            return Ok(None);
+        if self.buffer.is_empty() {
+            let read = self.first_bytes(context.limits.idle).await?;
+            if read == 0 {
+                return Ok(None);
+            }
+            context.metrics.received(read);
         }
         let (limit, began, progress) = (context.limits.frame, Instant::now(), Progress::default());
         let frame = self.frame(context, &progress);
@@ -235,8 +247,8 @@ impl Frames {
         }
     }
 
-    /// Waits for the first bytes of a frame; false when the peer has closed the connection.
-    async fn first_bytes(&mut self, idle: Duration) -> Result<bool, ConnectionError> {
+    /// Waits for the first bytes of a frame, and says how many; 0 when the peer has closed the connection.
+    async fn first_bytes(&mut self, idle: Duration) -> Result<usize, ConnectionError> {
         let began = Instant::now();
         // The likely size of the next frame, so that it arrives in one read and is never moved.
         let mut room = (self.last_frame_bytes + FRONT_BYTES).clamp(IDLE_ROOM_BYTES, READ_AHEAD_BYTES_MAX);
@@ -244,7 +256,7 @@ impl Frames {
             self.buffer = BytesMut::with_capacity(room);
             let until = if room > IDLE_ROOM_BYTES { idle.min(ROOM_KEPT) } else { idle };
             match tokio::time::timeout_at(began + until, self.reader.read_buf(&mut self.buffer)).await {
-                Ok(read) => return Ok(read? > 0),
+                Ok(read) => return Ok(read?),
                 Err(_) if until == idle => return Err(ConnectionError::Idle),
                 Err(_) => room = IDLE_ROOM_BYTES,
             }
@@ -259,8 +271,9 @@ impl Frames {
                 frame::check_least_size(*size)?;
             }
             self.buffer.reserve(FRONT_BYTES);
-            if self.reader.read_buf(&mut self.buffer).await? == 0 {
-                return Err(ConnectionError::CutShort);
+            match self.reader.read_buf(&mut self.buffer).await? {
+                0 => return Err(ConnectionError::CutShort),
+                read => context.metrics.received(read),
             }
         }
         let front = self.buffer.first_chunk().expect("the loop has read this much");
@@ -280,8 +293,9 @@ impl Frames {
                 self.buffer.reserve(wanted - self.buffer.len());
                 let room = wanted - self.buffer.len();
                 let mut limited = (&mut self.reader).take(u64::try_from(room + READ_AHEAD).unwrap_or(u64::MAX));
-                if limited.read_buf(&mut self.buffer).await? == 0 {
-                    return Err(ConnectionError::CutShort);
+                match limited.read_buf(&mut self.buffer).await? {
+                    0 => return Err(ConnectionError::CutShort),
+                    read => context.metrics.received(read),
                 }
                 progress.arrived.store(self.buffer.len(), Relaxed);
             }
@@ -303,17 +317,21 @@ const FRONT_BYTES: usize = SIZE_BYTES + 2;
 const READ_AHEAD: usize = 512;
 
 async fn write_replies(
+    context: &Context,
     mut writer: Writer,
     mut queue: mpsc::Receiver<Queued>,
-    patience: Duration,
 ) -> Result<(), ConnectionError> {
     while let Some(queued) = queue.recv().await {
         let reply = match queued.slot {
             Slot::Ready(reply) => reply,
-            Slot::Later(future) => future.await,
+            Slot::Later(future) => {
+                let reply = future.await;
+                context.metrics.answered(queued.api_key, queued.read_at.elapsed());
+                reply
+            }
         };
         match reply {
-            Reply::Frame(slices) => write_all(&mut writer, slices, patience).await?,
+            Reply::Frame(slices) => write_all(context, &mut writer, slices).await?,
             Reply::Nothing => {}
             Reply::Close => break,
         }
@@ -321,9 +339,9 @@ async fn write_replies(
     Ok(writer.shutdown().await?)
 }
 
-/// Writes all slices with as few calls as the system allows. The peer must take something of them within `patience`, again and again.
-async fn write_all(writer: &mut Writer, slices: Vec<Bytes>, patience: Duration) -> Result<(), ConnectionError> {
-    let (mut first, mut skip) = (0, 0);
+/// Writes all slices with as few calls as the system allows. The peer must take something of them in each idle time.
+async fn write_all(context: &Context, writer: &mut Writer, slices: Vec<Bytes>) -> Result<(), ConnectionError> {
+    let (patience, mut first, mut skip) = (context.limits.idle, 0, 0);
     while first < slices.len() {
         let end = slices.len().min(first + SLICES_PER_WRITE);
         let write = async {
@@ -339,6 +357,7 @@ async fn write_all(writer: &mut Writer, slices: Vec<Bytes>, patience: Duration) 
             return Err(ConnectionError::Unread(patience));
         };
         let mut written = written?;
+        context.metrics.sent(written);
         if written == 0 && slices[first..end].iter().any(|slice| !slice.is_empty()) {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }

@@ -58,6 +58,8 @@ pub struct TopicDefaults {
     pub auto_create: bool,
     /// Partitions of a topic that does not say.
     pub partitions: i32,
+    /// Replicas of a topic that does not say; none is the lower of 3 and the number of brokers.
+    pub replication_factor: Option<i16>,
 }
 
 /// What every handler works with.
@@ -70,6 +72,8 @@ pub struct Context {
     pub advertised_host: String,
     /// The port that clients are told to connect to.
     pub advertised_port: i32,
+    /// The rack that clients are told this broker stands in.
+    pub rack: Option<String>,
     /// The cluster's controller.
     pub controller: Arc<ControllerHandle>,
     /// The partitions that this broker holds.

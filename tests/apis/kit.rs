@@ -63,6 +63,11 @@ impl Server {
         Self { runtime: Some(runtime), broker: Some(broker), address, _data: data }
     }
 
+    /// What `/metrics` shows.
+    pub fn metrics(&self) -> String {
+        self.broker.as_ref().unwrap().context().metrics.encode()
+    }
+
     pub fn connect(&self) -> Client {
         Client::connect(self.address)
     }

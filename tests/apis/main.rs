@@ -9,5 +9,6 @@ mod full_disk;
 mod kit;
 mod offsets;
 mod producers;
+mod settings;
 mod topics;
 mod versions;

@@ -46,9 +46,10 @@ pub async fn handle(call: &Call, request: CreateTopicsRequest) -> CreateTopicsRe
 /// Decides about all topics on one committed state, and commits those that can be as one.
 async fn create(call: &Call, topics: &[CreatableTopic], validate_only: bool) -> Vec<Made> {
     let wanted: Vec<NewTopic> = topics.iter().map(|topic| wanted(call, topic)).collect();
-    // On one broker there is one replica of everything.
-    let defaults = TopicDefaults { partitions: call.context.topics.partitions, replication_factor: 1 };
+    let configured = &call.context.topics;
     let decide = |controller: &Controller| {
+        let replication_factor = configured.replication_factor.unwrap_or_else(|| usual_replicas(controller));
+        let defaults = TopicDefaults { partitions: configured.partitions, replication_factor };
         let decided = controller.decide_create_topics(&wanted, defaults);
         let records: Vec<Record> = match validate_only {
             true => Vec::new(),
@@ -63,6 +64,11 @@ async fn create(call: &Call, topics: &[CreatableTopic], validate_only: bool) -> 
             topics.iter().map(|_| Err(why.clone())).collect()
         }
     }
+}
+
+/// As many replicas as survive the loss of one, or as there are brokers for.
+fn usual_replicas(controller: &Controller) -> i16 {
+    i16::try_from(controller.brokers().take(3).count()).expect("at most three")
 }
 
 fn wanted(call: &Call, topic: &CreatableTopic) -> NewTopic {

@@ -30,7 +30,7 @@ pub async fn handle(call: &Call, request: DescribeClusterRequest) -> DescribeClu
             broker_id: context.broker.0,
             host: context.advertised_host.as_str().into(),
             port: context.advertised_port,
-            rack: None,
+            rack: context.rack.as_deref().map(Into::into),
         }],
         ..Default::default()
     };

@@ -421,7 +421,7 @@ fn list(call: &Call, answers: Vec<Answer>, response: &mut FetchResponse) {
             node_id: call.context.broker.0,
             host: call.context.advertised_host.as_str().into(),
             port: call.context.advertised_port,
-            rack: None,
+            rack: call.context.rack.as_deref().map(Into::into),
         });
     }
 }

@@ -56,7 +56,7 @@ pub async fn handle(call: &Call, request: MetadataRequest) -> MetadataResponse {
             node_id: context.broker.0,
             host: context.advertised_host.as_str().into(),
             port: context.advertised_port,
-            rack: None,
+            rack: context.rack.as_deref().map(Into::into),
         }],
         cluster_id: Some(context.cluster_id.as_str().into()),
         controller_id: context.broker.0,

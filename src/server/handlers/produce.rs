@@ -83,7 +83,7 @@ fn finish(call: &Call, acks: i16, mut response: ProduceResponse) -> Reply {
             node_id: call.context.broker.0,
             host: call.context.advertised_host.as_str().into(),
             port: call.context.advertised_port,
-            rack: None,
+            rack: call.context.rack.as_deref().map(Into::into),
         });
     }
     call.reply(&response)
