@@ -6,6 +6,8 @@
 
 #[path = "tidy/code.rs"]
 mod code;
+#[path = "tidy/used.rs"]
+mod used;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -101,6 +103,12 @@ fn the_tree_is_tidy() {
     found.extend(file_lengths(&sources, LONG_FILES));
     found.extend(function_lengths(&sources, LONG_FUNCTIONS));
     found.extend(dead_files(&sources));
+    found.extend(used::unread_keys(&sources));
+    found.extend(used::unused_metrics(&sources));
+    for document in documents(root) {
+        let text = fs::read_to_string(root.join(&document)).expect("documents are UTF-8");
+        found.extend(used::dead_paths(root, &document, &text));
+    }
     let gitignore = fs::read_to_string(root.join(".gitignore")).expect(".gitignore is readable");
     found.extend(top_level(&names_in(root), &gitignore));
     assert!(found.is_empty(), "{} untidy:\n{}", found.len(), found.join("\n"));
@@ -419,6 +427,14 @@ fn read_sources(src: &Path) -> Vec<Source> {
         Source::new(&path.replace('\\', "/"), &text)
     };
     files.iter().map(read).collect()
+}
+
+/// README and what is in `docs/`, from the top.
+fn documents(root: &Path) -> Vec<String> {
+    let mut files = vec![root.join("README.md")];
+    walk(&root.join("docs"), "md", &mut files);
+    let name = |file: &PathBuf| file.strip_prefix(root).expect("walked from the top").to_string_lossy().into_owned();
+    files.iter().map(name).collect()
 }
 
 fn walk(directory: &Path, extension: &str, files: &mut Vec<PathBuf>) {
