@@ -44,6 +44,9 @@ pub const DIFFERENCES: &[Difference] = &[
         "INVALID_TXN_STATE",
     ),
     differs("no-transactions", "*with a transactional id | *.error_code", "NOT_ENOUGH_REPLICAS", "INVALID_TXN_STATE"),
+    differs("resource-types", "configs/DescribeConfigs, errors: the type of groups | *", "*", "*"),
+    differs("resource-types", "configs/DescribeConfigs, errors: the type of client metrics | *", "*", "*"),
+    differs("resource-types", "alter/*: resource type 32 | *error_code", "INVALID_CONFIG", "INVALID_REQUEST"),
     differs("elr", "*[min.insync.replicas]*", "*", "*"),
     differs("elr", "topics/CreateTopics, configs: * | *.configs.order", "*min.insync.replicas*", "*"),
     differs("elr", "configs/*: what all brokers share | results[].configs", "absent", "none"),
@@ -88,6 +91,7 @@ pub const DIFFERENCES: &[Difference] = &[
     differs("duplicate-append-time", "*partition_responses[0].log_append_time_ms", "*", "-1"),
     differs("record-errors", "produce/times: too * | *record_errors*", "*", "absent"),
     // Fetch and offsets.
+    differs("replica-ids", "fetch/as another: * | *", "*", "*"),
     differs("whole-batches", "fetch/limits of bytes: * | *.batch 1.bytes", "11 of a batch", "absent"),
     differs("whole-batches", "fetch/limits of bytes: * | *.records", "90 bytes of records", "79 bytes of records"),
     differs("compressor", "fetch/what is stored: compressed by the broker | *.records", "* bytes*", "* bytes*"),

@@ -113,7 +113,7 @@ fn incremental_errors(run: &mut Run) {
         ],
         validate_only: false,
     });
-    for kind in [-1, 0, 1, 3, 99] {
+    for kind in [-1, 0, 1, 3, 8, 16, 32, 99] {
         run.step(&format!("resource type {kind}"), |_| change(kind, "x", &[("retention.ms", SET, Some("1"))]));
     }
     run.step_in("after all that", [4], |_| describe(TOPIC, "alter", Some(&["retention.ms", "segment.ms"])));

@@ -111,6 +111,8 @@ fn refused(run: &mut Run) {
         ("the unknown type", 0, "x"),
         ("the type of any", 1, "x"),
         ("the type of groups of old", 3, "x"),
+        ("the type of client metrics", 16, "x"),
+        ("the type of groups", 32, "x"),
         ("a type that there is not", 99, "x"),
         ("a negative type", -1, "x"),
     ] {
