@@ -15,35 +15,45 @@ use crate::ids::Offset;
 use crate::log::disk::Lane;
 use crate::replica::Replica;
 
-/// How often partitions that were written to are looked at.
-const BUSY_PERIOD: Duration = Duration::from_secs(1);
-/// Every so many busy periods, all partitions are looked at, and what was written gets a checkpoint.
+/// How often the bytes that a restart would read are looked at: a broker writes a few hundred MB meanwhile at most.
+const TICK: Duration = Duration::from_millis(250);
+/// Every so many ticks, partitions that were written to are looked at: once a second.
+const BUSY_ROUND: u32 = 4;
+/// Every so many seconds, all partitions are looked at, and what was written gets a checkpoint.
 const FULL_ROUND: u32 = 30;
-/// Every so many busy periods, retention by time is looked at: Kafka's `log.retention.check.interval.ms`. Records that are old when they
+/// Every so many seconds, retention by time is looked at: Kafka's `log.retention.check.interval.ms`. Records that are old when they
 /// come, as those of an import are, can be read for as long as there.
 const TIME_ROUND: u32 = 300;
 /// Bytes appended since their partition's last descriptor, over the whole broker, at which all get one: bounds what a restart reads.
-const UNDESCRIBED_BYTES_MAX: u64 = 1 << 30;
+const UNDESCRIBED_BYTES_MAX: u64 = 256 << 20;
 
 /// Runs until `stop` turns true.
 pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-    let mut ticks = tokio::time::interval(BUSY_PERIOD);
+    let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut round = 0u32;
+    let (mut tick, mut round) = (0u32, 0u32);
     let began = Instant::now();
     let mut producers = IdleProducers::new(Duration::from_secs(inner.config.limits.producer_idle_seconds.into()));
     loop {
+        let (mut second, mut woken) = (false, false);
         tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
-            () = inner.janitor.notified() => {}
-            _ = ticks.tick() => round = (round + 1) % TIME_ROUND,
+            () = inner.janitor.notified() => woken = true,
+            _ = ticks.tick() => {
+                tick = (tick + 1) % BUSY_ROUND;
+                second = tick == 0;
+            }
         }
-        let look = Round { full: round.is_multiple_of(FULL_ROUND), by_time: round == 0 };
-        let full = look.full;
-        let checkpoint = full || inner.flusher.undescribed_bytes.load(Ordering::Relaxed) > UNDESCRIBED_BYTES_MAX;
+        let checkpoint_is_due = inner.flusher.undescribed_bytes.load(Ordering::Relaxed) > UNDESCRIBED_BYTES_MAX;
+        if !(second || woken || checkpoint_is_due) {
+            continue;
+        }
+        round = (round + u32::from(second)) % TIME_ROUND;
+        let look = Round { full: second && round.is_multiple_of(FULL_ROUND), by_time: second && round == 0 };
+        let checkpoint = look.full || checkpoint_is_due;
         for replica in inner.replicas.open() {
-            if replica.take_touched() || full {
+            if replica.take_touched() || look.full {
                 visit(&inner, &replica, look).await;
             }
             if checkpoint {
