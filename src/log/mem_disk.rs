@@ -8,11 +8,12 @@
 //! - **Power cut** ([`MemDisk::cut_power_at`], [`MemDisk::cut_power_now`], then [`MemDisk::after_power_cut`]): a write that is cut is
 //!   torn; what was not synced survives in any subset: sectors (also in an older unsynced version), lengths, names. The zeros that
 //!   [`DiskFile::set_len`] leaves behind a cut are unsynced like any write: cutting and growing again may show the old bytes.
-//! - **Kill -9** ([`MemDisk::crash_process`]): everything written is there, and what was not synced still is not.
+//! - **Kill -9** ([`MemDisk::crash_process`], between two operations or before one that [`MemDisk::kill_at`] names): everything written
+//!   is there, and what was not synced still is not.
 //! - **Failed sync** ([`MemDisk::fail_sync_at`]): an error once; then the pages are called clean, later syncs say `Ok`, and the bytes
 //!   are gone after [`DiskFile::evict`] or a power cut.
 //! - **Full disk** ([`MemDisk::set_capacity`]), **a flipped bit** ([`MemDisk::flip_bit`]), **cold pages** ([`MemDisk::set_cold`]).
-//! - **Planted bugs** for testing the tests: [`MemDisk::set_sync_is_noop`], [`MemDisk::set_dir_sync_is_noop`].
+//! - **Planted bugs** for testing the tests: [`MemDisk::set_sync_is_noop`], [`MemDisk::set_dir_sync_is_noop`], [`MemDisk::skip_syncs`].
 //!
 //! # Operations
 //! Whatever changes state has a running number, from 0 on each disk (a restart begins anew): writes, `allocate`, `set_len`, creations
@@ -43,6 +44,9 @@ use super::disk::{Job, Lane};
 pub type Defer = Arc<dyn Fn(Lane, Job) + Send + Sync>;
 
 type OnCut = Box<dyn FnOnce() + Send>;
+
+/// Says of a path whether its sync does nothing.
+type SkipSync = Arc<dyn Fn(&MemDisk, &str) -> bool + Send + Sync>;
 
 /// What a disk has done since it was made or restarted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +93,7 @@ pub struct MemDisk {
 struct Shared {
     state: Mutex<State>,
     jobs: Jobs,
+    skip_sync: Mutex<Option<SkipSync>>,
 }
 
 enum Jobs {
@@ -142,7 +147,7 @@ impl MemDisk {
     }
 
     fn new(state: State, jobs: Jobs) -> Self {
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), jobs }) }
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), jobs, skip_sync: Mutex::default() }) }
     }
 
     // ---- jobs --------------------------------------------------------------------------------------------------------
@@ -178,12 +183,18 @@ impl MemDisk {
         lock(&self.shared.state).cut_at = Some(op);
     }
 
+    /// Kills the process before operation number `op` (the next one if that is past): it and everything after it fail and do nothing.
+    /// [`Self::crash_process`] gives the next process's disk, or [`Self::after_power_cut`] if the power goes before that.
+    pub fn kill_at(&self, op: u64) {
+        lock(&self.shared.state).kill_at = Some(op);
+    }
+
     /// Cuts the power between two operations.
     pub fn cut_power_now(&self) {
         let hook = {
             let mut state = lock(&self.shared.state);
             match state.power {
-                Power::On => {
+                Power::On | Power::Killed => {
                     state.power = Power::Cut;
                     state.on_cut.take()
                 }
@@ -216,7 +227,7 @@ impl MemDisk {
         self.cut_power_now();
         let mut state = lock(&self.shared.state);
         assert!(state.power == Power::Cut, "the state has moved to another disk");
-        Self::new(state.after_power_cut(), self.shared.jobs.for_restart())
+        self.restarted(state.after_power_cut())
     }
 
     /// A new disk for the process that starts after this one was killed (kill -9): all that was written is there, no job that was waiting
@@ -229,14 +240,20 @@ impl MemDisk {
     pub fn crash_process(&self) -> Self {
         let next = {
             let mut state = lock(&self.shared.state);
-            assert!(state.power == Power::On, "only a running process can be killed");
+            assert!(matches!(state.power, Power::On | Power::Killed), "only a running process can be killed");
             state.after_kill()
         };
         if let Jobs::Queued(queue) = &self.shared.jobs {
             let waiting = std::mem::take(&mut *lock(queue));
             drop(waiting);
         }
-        Self::new(next, self.shared.jobs.for_restart())
+        self.restarted(next)
+    }
+
+    fn restarted(&self, state: State) -> Self {
+        let next = Self::new(state, self.shared.jobs.for_restart());
+        lock(&next.shared.skip_sync).clone_from(&lock(&self.shared.skip_sync));
+        next
     }
 
     /// Plants a bug: syncs of files say `Ok` and make nothing durable.
@@ -247,6 +264,17 @@ impl MemDisk {
     /// Plants a bug: syncs of directories say `Ok` and make nothing durable.
     pub fn set_dir_sync_is_noop(&self, noop: bool) {
         lock(&self.shared.state).dir_sync_is_noop = noop;
+    }
+
+    /// Plants a bug: syncs of the files and directories that `skip` names say `Ok` and make nothing durable. It is asked with the disk and
+    /// the path that the file was opened by.
+    pub fn skip_syncs(&self, skip: impl Fn(&Self, &str) -> bool + Send + Sync + 'static) {
+        *lock(&self.shared.skip_sync) = Some(Arc::new(skip));
+    }
+
+    fn skips_sync(&self, path: &str) -> bool {
+        let skip = lock(&self.shared.skip_sync).clone();
+        skip.is_some_and(|skip| skip(self, path))
     }
 
     /// Lets sync number `nth` fail (of files and directories, as counted by [`Counters::syncs`]), the way Linux does: later ones say `Ok`.
@@ -337,6 +365,10 @@ impl Shared {
     fn change<T>(&self, op: Op, words: &[u64], act: impl FnOnce(&mut State, bool) -> io::Result<T>) -> io::Result<T> {
         let mut hook = None;
         let result = self.look(op, words, |state| {
+            if state.kill_at.is_some_and(|at| at <= state.counters.ops) {
+                state.power = Power::Killed;
+                return Err(power_is_off());
+            }
             let last = state.cut_at.is_some_and(|at| at <= state.counters.ops);
             state.counters.ops += 1;
             let result = act(state, last);

@@ -72,7 +72,8 @@ impl Disk for MemDisk {
             Open::Existing | Open::ReadOnly => self.shared.look(Op::Open, &[], find)?,
             Open::New => self.shared.change_whole(Op::Create, path, create)?,
         };
-        Ok(Arc::new(MemFile { shared: Arc::clone(&self.shared), node, writable: how != Open::ReadOnly }))
+        let path = path.to_owned();
+        Ok(Arc::new(MemFile { disk: self.clone(), node, path, writable: how != Open::ReadOnly }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -100,6 +101,7 @@ impl Disk for MemDisk {
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         check_dir(dir)?;
+        let skipped = self.skips_sync(dir);
         self.shared.change_whole(Op::SyncDir, dir, |state| {
             let id = state.dir(dir)?;
             state.counters.dir_syncs += 1;
@@ -107,7 +109,7 @@ impl Disk for MemDisk {
                 state.fail_sync_dir(id);
                 return Err(io::Error::from_raw_os_error(EIO));
             }
-            if !state.dir_sync_is_noop {
+            if !state.dir_sync_is_noop && !skipped {
                 state.sync_dir(id);
             }
             Ok(())
@@ -164,8 +166,9 @@ impl Drop for Lock {
 
 /// An open file of a [`MemDisk`].
 struct MemFile {
-    shared: Arc<Shared>,
+    disk: MemDisk,
     node: NodeId,
+    path: String,
     writable: bool,
 }
 
@@ -183,7 +186,7 @@ impl fmt::Debug for MemFile {
 
 impl Drop for MemFile {
     fn drop(&mut self) {
-        if let Ok((file, _)) = lock(&self.shared.state).file_mut(self.node) {
+        if let Ok((file, _)) = lock(&self.disk.shared.state).file_mut(self.node) {
             file.opens = file.opens.saturating_sub(1);
         }
     }
@@ -191,7 +194,7 @@ impl Drop for MemFile {
 
 impl DiskFile for MemFile {
     fn len(&self) -> io::Result<u64> {
-        let state = lock(&self.shared.state);
+        let state = lock(&self.disk.shared.state);
         if state.power == Power::On { state.file(self.node).map(FileNode::len) } else { Err(power_is_off()) }
     }
 
@@ -199,7 +202,7 @@ impl DiskFile for MemFile {
         self.check_writable()?;
         let data = bufs.iter().map(|buf| &**buf).collect::<Vec<&[u8]>>().concat();
         end_of(pos, wide(data.len()))?;
-        self.shared.change(Op::Write, &[self.node, pos], |state, last| {
+        self.disk.shared.change(Op::Write, &[self.node, pos], |state, last| {
             state.trace.bytes(&data);
             let free = state.free_bytes();
             let fits = state.file(self.node)?.fitting(pos, data.len(), free);
@@ -217,7 +220,7 @@ impl DiskFile for MemFile {
     }
 
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.shared.look(Op::Read, &[self.node, pos, wide(buf.len())], |state| {
+        self.disk.shared.look(Op::Read, &[self.node, pos, wide(buf.len())], |state| {
             let n = state.file_mut(self.node)?.0.read(pos, buf);
             state.counters.bytes_read += wide(n);
             Ok(n)
@@ -227,7 +230,7 @@ impl DiskFile for MemFile {
     fn allocate(&self, pos: u64, len: u64) -> io::Result<()> {
         self.check_writable()?;
         let range = pos..end_of(pos, len)?;
-        self.shared.change(Op::Allocate, &[self.node, pos, len], |state, _| {
+        self.disk.shared.change(Op::Allocate, &[self.node, pos, len], |state, _| {
             if state.file(self.node)?.missing_bytes(range.clone()) > state.free_bytes() {
                 return Err(ErrorKind::StorageFull.into());
             }
@@ -239,7 +242,7 @@ impl DiskFile for MemFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
         end_of(0, len)?;
-        self.shared.change(Op::SetLen, &[self.node, len], |state, last| {
+        self.disk.shared.change(Op::SetLen, &[self.node, len], |state, last| {
             if last && state.rng.coin() {
                 return Err(power_is_off());
             }
@@ -251,7 +254,7 @@ impl DiskFile for MemFile {
 
     fn view(&self, pos: u64, len: usize) -> io::Result<Bytes> {
         let end = end_of(pos, wide(len))?;
-        self.shared.look(Op::View, &[self.node, pos, wide(len)], |state| {
+        self.disk.shared.look(Op::View, &[self.node, pos, wide(len)], |state| {
             let (file, _) = state.file_mut(self.node)?;
             assert!(end <= file.len(), "a view of {pos}..{end} of a file with {} bytes", file.len());
             Ok(file.copy(pos, len))
@@ -260,21 +263,22 @@ impl DiskFile for MemFile {
 
     fn resident(&self, pos: u64, len: u64) -> io::Result<bool> {
         let end = end_of(pos, len)?;
-        let state = lock(&self.shared.state);
+        let state = lock(&self.disk.shared.state);
         if state.power == Power::On { Ok(state.file(self.node)?.resident(pos..end)) } else { Err(power_is_off()) }
     }
 
     fn evict(&self) -> io::Result<()> {
-        self.shared.look(Op::Evict, &[self.node], |state| {
+        self.disk.shared.look(Op::Evict, &[self.node], |state| {
             state.file_mut(self.node)?.0.evict();
             Ok(())
         })
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.shared.change(Op::Sync, &[self.node], |state, last| {
+        let skipped = self.disk.skips_sync(&self.path);
+        self.disk.shared.change(Op::Sync, &[self.node], |state, last| {
             state.file(self.node)?;
-            let (fails, noop) = (state.count_sync(), state.sync_is_noop);
+            let (fails, noop) = (state.count_sync(), state.sync_is_noop || skipped);
             let (file, rng) = state.file_mut(self.node)?;
             if fails {
                 file.fail_sync(rng);

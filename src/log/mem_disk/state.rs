@@ -60,7 +60,9 @@ pub(super) enum Power {
     On,
     /// The power was cut: what is here is what [`State::after_power_cut`] chooses from.
     Cut,
-    /// The process was killed and the state has moved to another disk.
+    /// The process was killed: what is here is what the next one finds.
+    Killed,
+    /// The state has moved to the next process's disk.
     Gone,
 }
 
@@ -74,6 +76,7 @@ pub(super) struct State {
     pub(super) counters: Counters,
     pub(super) power: Power,
     pub(super) cut_at: Option<u64>,
+    pub(super) kill_at: Option<u64>,
     pub(super) on_cut: Option<OnCut>,
     pub(super) fail_sync_at: Option<u64>,
     pub(super) sync_is_noop: bool,
@@ -93,6 +96,7 @@ impl State {
             counters: Counters::default(),
             power: Power::On,
             cut_at: None,
+            kill_at: None,
             on_cut: None,
             fail_sync_at: None,
             sync_is_noop: false,
