@@ -15,13 +15,14 @@ use std::sync::atomic::Ordering;
 use super::disk::DiskFile;
 use super::entry::{NewEntry, Point, Stamped};
 use super::error::LogError;
+use super::name::SegmentName;
 use super::partition::{Appended, Log, Writer};
 use super::segment::Segment;
 use crate::ids::{RaftIndex, Term, Timestamp};
 
 /// Space that batches leave allocated behind a log's end: for commands, and for Raft's own entries, which are appended without asking for
 /// space first.
-const SLACK_BYTES: u64 = 16 << 10;
+pub(super) const SLACK_BYTES: u64 = 16 << 10;
 /// What commands leave of it to Raft's own entries.
 const RAFT_BYTES: u64 = 8 << 10;
 /// What batches leave free on the filesystem, or a [`KEPT_FREE_PART`]th of it if that is less: for commands, for the segments that
@@ -44,12 +45,12 @@ impl Log {
     /// Without entries.
     pub fn append(&self, entries: &[NewEntry]) -> Result<Appended, LogError> {
         assert!(!entries.is_empty(), "an append has at least one entry");
-        let writer = self.writer();
+        let mut writer = self.writer();
         self.check_not_failed()?;
         let stamped = self.stamp(entries)?;
         let mut rest = &stamped[..];
         while let Some(first) = rest.first() {
-            let segment = self.segment_for(&writer, first)?;
+            let segment = self.segment_for(&mut writer, first)?;
             let (limit, end) = {
                 let state = segment.lock();
                 (state.limit, state.end.pos)
@@ -79,7 +80,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Full`], also while only what is kept for commands is left: nothing was changed.
     pub fn reserve(&self, bytes: u64) -> Result<(), LogError> {
-        let writer = self.writer();
+        let mut writer = self.writer();
         self.check_not_failed()?;
         let needed = bytes.saturating_add(SLACK_BYTES);
         let Some(first) = self.shared().next_index() else {
@@ -90,7 +91,7 @@ impl Log {
             Some(segment) => segment,
             None => {
                 self.check_room(needed)?;
-                self.roll_to(&writer, first, needed)?
+                self.roll_to(&mut writer, first, needed)?
             }
         };
         let (end, missing) = {
@@ -109,7 +110,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Full`] if even that is used up: nothing was changed.
     pub fn reserve_command(&self, bytes: u64) -> Result<(), LogError> {
-        let writer = self.writer();
+        let mut writer = self.writer();
         self.check_not_failed()?;
         let needed = bytes.saturating_add(SLACK_BYTES);
         let Some(first) = self.shared().next_index() else {
@@ -121,7 +122,7 @@ impl Log {
                 let end = active.lock().end.pos;
                 allocate(active, end.saturating_add(needed), u64::MAX)
             }
-            None => self.roll_to(&writer, first, needed).map(drop),
+            None => self.roll_to(&mut writer, first, needed).map(drop),
         };
         match (granted, active) {
             (Err(LogError::Full), Some(active)) => {
@@ -162,13 +163,13 @@ impl Log {
     /// # Errors
     /// [`LogError::Full`] if there is no space for the new one: nothing was changed.
     pub fn roll(&self) -> Result<(), LogError> {
-        let writer = self.writer();
+        let mut writer = self.writer();
         self.check_not_failed()?;
         let next = self.shared().next_index();
         if let (Some(first), Some(active)) = (next, self.active())
             && active.lock().end.pos > 0
         {
-            self.roll_to(&writer, first, SLACK_BYTES)?;
+            self.roll_to(&mut writer, first, SLACK_BYTES)?;
         }
         Ok(())
     }
@@ -200,7 +201,7 @@ impl Log {
     }
 
     /// The segment that an entry goes to: the active one if it fits, otherwise a new one.
-    fn segment_for(&self, writer: &Writer, entry: &Stamped) -> Result<Arc<Segment>, LogError> {
+    fn segment_for(&self, writer: &mut Writer, entry: &Stamped) -> Result<Arc<Segment>, LogError> {
         let active = self.active();
         if let Some(active) = active.as_ref().filter(|active| fits(active, entry.size())) {
             return Ok(Arc::clone(active));
@@ -216,8 +217,31 @@ impl Log {
     }
 
     /// Begins a new segment at the log's end, with space for so many bytes.
-    fn roll_to(&self, writer: &Writer, first: RaftIndex, bytes: u64) -> Result<Arc<Segment>, LogError> {
+    fn roll_to(&self, writer: &mut Writer, first: RaftIndex, bytes: u64) -> Result<Arc<Segment>, LogError> {
         let name = self.shared().next_name(first, writer.generation);
+        let segment = self.create(writer, name, bytes)?;
+        let sealed = {
+            let mut shared = self.shared_mut();
+            let sealed = shared.segments.last().filter(|_| shared.has_active).cloned();
+            if let Some(sealed) = &sealed {
+                sealed.lock().sealed = true;
+            }
+            shared.activate(&segment);
+            sealed
+        };
+        if let Some(sealed) = sealed {
+            // Gives back what was allocated ahead; nothing is mapped past the data's end.
+            let end = sealed.lock().end.pos;
+            if let Err(error) = sealed.file.set_len(end) {
+                return Err(self.stop(error));
+            }
+            self.write_index_later(&sealed);
+        }
+        Ok(segment)
+    }
+
+    /// Creates a segment's file, with space for so many bytes and more if that is to be had.
+    pub(super) fn create(&self, writer: &mut Writer, name: SegmentName, bytes: u64) -> Result<Arc<Segment>, LogError> {
         let limit = writer.config.segment_bytes;
         let ahead = bytes.max(step(0).min(limit));
         let create = |space| {
@@ -228,34 +252,18 @@ impl Log {
             Err(LogError::Full) if ahead > bytes => create(bytes)?,
             created => created?,
         };
-        let sealed = {
-            let mut shared = self.shared_mut();
-            let sealed = shared.segments.last().filter(|_| shared.has_active).cloned();
-            if let Some(sealed) = &sealed {
-                sealed.lock().sealed = true;
-            }
-            shared.segments.push(Arc::clone(&segment));
-            shared.has_active = true;
-            shared.names += 1;
-            sealed
-        };
-        if let Some(sealed) = sealed {
-            // Gives back what was allocated ahead; nothing is mapped past the data's end.
-            let end = sealed.lock().end.pos;
-            if let Err(error) = sealed.file.set_len(end) {
-                return Err(self.stop_unless_full(LogError::Io(error)));
-            }
-            self.write_index_later(&sealed);
+        if writer.named != name.generation {
+            // The file that supersedes must not be missing while later ones of its generation are there: those would seem to follow what
+            // it supersedes.
+            self.disk.sync_dir(&self.dir).map_err(|error| self.stop(error))?;
+            writer.named = name.generation;
         }
         Ok(segment)
     }
 
     fn write(&self, segment: &Segment, pos: u64, entries: &[Stamped]) -> Result<(), LogError> {
         let slices: Vec<IoSlice<'_>> = entries.iter().flat_map(Stamped::slices).collect();
-        segment.file.write_at(pos, &slices).map_err(|error| {
-            self.failed.store(true, Ordering::Release);
-            LogError::Io(error)
-        })
+        segment.file.write_at(pos, &slices).map_err(|error| self.stop(error))
     }
 
     /// Makes written entries readable.
@@ -272,6 +280,11 @@ impl Log {
         });
         shared.next_offset = state.end.offset;
         shared.last = entries.last().map(|entry| entry.id);
+    }
+
+    fn stop(&self, error: io::Error) -> LogError {
+        self.failed.store(true, Ordering::Release);
+        LogError::Io(error)
     }
 
     fn stop_unless_full(&self, error: LogError) -> LogError {

@@ -70,6 +70,12 @@ impl Place {
 }
 
 impl Mark {
+    /// Of a log that begins anew behind a descriptor, with files of this generation.
+    pub(super) fn beginning(at: &Descriptor, generation: u32) -> Self {
+        let segment = SegmentName { first_index: at.id.index.next(), first_offset: at.next_offset, generation };
+        Self { id: at.id, next_offset: at.next_offset, place: Place { segment, position: 0 } }
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         encode_id(self.id, out);
         out.put_i64(self.next_offset.0);

@@ -56,9 +56,10 @@ impl EpochTable {
         self.0.retain(|start| start.index < index);
     }
 
-    /// Forgets the terms that end below `offset`: of those that begin at or below it the last one stays.
-    pub fn forget_before(&mut self, offset: Offset) {
-        let keep = self.0.partition_point(|start| start.offset <= offset).saturating_sub(1);
+    /// Forgets the terms that end before the entry at `index`: of those that begin at or before it the last one stays. By index, since terms
+    /// without records share their offset.
+    pub fn forget_before(&mut self, index: RaftIndex) {
+        let keep = self.0.partition_point(|start| start.index <= index).saturating_sub(1);
         self.0.drain(..keep);
     }
 
@@ -136,7 +137,7 @@ mod tests {
         table.observe(LogId { term: Term(9), index: RaftIndex(9) }, Offset(20));
         table.observe(LogId { term: Term(9), index: RaftIndex(10) }, Offset(20));
         assert_eq!(table.starts().last(), Some(&start(9, 9, 20)));
-        table.forget_before(Offset(15));
+        table.forget_before(RaftIndex(8));
         assert_eq!(table.starts(), [start(3, 5, 10), start(9, 9, 20)]);
         assert_eq!(table.upto(RaftIndex(8)), [start(3, 5, 10)]);
     }

@@ -30,8 +30,6 @@ pub struct FlushPlan {
     /// Oldest first, with the bytes that count.
     files: Vec<(Arc<Segment>, u64)>,
     names: u64,
-    /// A file that was begun after the last truncation is among them.
-    supersedes: bool,
     /// The directory, if files in it are new.
     dir: Option<(Arc<dyn Disk>, String)>,
     failed: Arc<AtomicBool>,
@@ -95,7 +93,6 @@ impl Log {
             truncations: shared.truncations,
             files,
             names: shared.names,
-            supersedes: shared.has_active,
             dir: new_names.then(|| (Arc::clone(&self.disk), self.dir.clone())),
             failed: Arc::clone(&self.failed),
         })
@@ -121,10 +118,6 @@ impl Log {
             state.synced < state.end.pos
         });
         shared.names_synced = shared.names_synced.max(plan.names);
-        let superseded = match plan.supersedes {
-            true => std::mem::take(&mut shared.superseded),
-            false => Vec::new(),
-        };
         if shared.flushed.is_none_or(|flushed| flushed.index < plan.upto.index) {
             let before = shared.flushed.replace(plan.upto);
             shared.durable = Some(plan.mark);
@@ -135,12 +128,7 @@ impl Log {
                 self.put_committed(&shared);
             }
         }
-        let flushed = shared.flushed;
-        drop(shared);
-        if !superseded.is_empty() {
-            self.remove_later(superseded);
-        }
-        Ok(flushed)
+        Ok(shared.flushed)
     }
 
     /// Gives the journal a flushed mark of now, if it has an older one. To be called each second while the log is written to; flushes
@@ -172,6 +160,14 @@ impl Log {
             self.end_flush(plan)?;
         }
         self.mark_flushed();
+        let unnamed = {
+            let shared = self.shared();
+            shared.names > shared.names_synced
+        };
+        if unnamed {
+            // An empty file, since the flush has synced the names of others: a clean start takes its name for durable.
+            self.disk.sync_dir(&self.dir)?;
+        }
         if let Some(active) = self.active() {
             let end = active.lock().end.pos;
             active.file.set_len(end)?;

@@ -41,6 +41,8 @@ mod recent;
 mod recovery;
 mod recovery_files;
 mod recovery_scan;
+#[cfg(test)]
+mod recovery_tests;
 pub mod retention;
 mod segment;
 mod trim;

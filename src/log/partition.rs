@@ -105,6 +105,8 @@ pub(super) struct Writer {
     pub(super) config: LogConfig,
     /// Of the next segment.
     pub(super) generation: u32,
+    /// The last generation whose first file's name is durable. That of a log's very first file comes with its first flush.
+    pub(super) named: u32,
 }
 
 pub(super) struct Shared {
@@ -122,8 +124,6 @@ pub(super) struct Shared {
     pub(super) recent: Recent,
     /// Segments with unsynced bytes, oldest first.
     pub(super) dirty: VecDeque<Arc<Segment>>,
-    /// Segments that were truncated away, until what supersedes them is durable.
-    pub(super) superseded: Vec<Arc<Segment>>,
     /// Files created, and how many of those have durable names.
     pub(super) names: u64,
     pub(super) names_synced: u64,
@@ -321,13 +321,19 @@ impl Shared {
             epochs: EpochTable::default(),
             recent: Recent::default(),
             dirty: VecDeque::new(),
-            superseded: Vec::new(),
             names: 0,
             names_synced: 0,
             truncations: 0,
             durable: None,
             marked: None,
         }
+    }
+
+    /// Appends to a new segment from now on.
+    pub(super) fn activate(&mut self, segment: &Arc<Segment>) {
+        self.segments.push(Arc::clone(segment));
+        self.has_active = true;
+        self.names += 1;
     }
 
     /// Where the next entry goes, if the log has begun.

@@ -80,11 +80,26 @@ impl Log {
                 disk.sync_dir(&parent)?;
             }
         }
-        let group = journal.group(id);
+        if existed && !how.clean {
+            // Before anything is removed because of a file that supersedes it: after kill -9 that one's name may be in memory only.
+            disk.sync_dir(&dir)?;
+        }
+        let mut group = journal.group(id);
+        if let Some(cut) = received_cut(&group) {
+            group.purged = Some(cut);
+            journal.put_purged(id, cut);
+        }
         let files = Files::open(disk.as_ref(), &dir, group.purged)?;
         let recovery = Recovery { disk, journal, id, dir, config, clean: how.clean, group };
         recovery.run(files)
     }
+}
+
+/// A descriptor that came from another replica cuts the log at its entry: what stood before may be another history, and a crash may have
+/// come between the descriptor and the cut. `None`: the journal has the cut already, or there is no such descriptor.
+fn received_cut(group: &GroupState) -> Option<LogId> {
+    let received = group.checkpoint().filter(|it| it.place.is_none())?.id;
+    (Some(received.index) > group.purged.map(|id| id.index)).then_some(received)
 }
 
 struct Recovery {
@@ -102,12 +117,19 @@ impl Recovery {
         let marks: Vec<Mark> =
             self.group.mark.into_iter().chain(self.group.checkpoint().and_then(Descriptor::mark)).collect();
         let durable = marks.iter().filter_map(|mark| clamp(&files, mark)).max();
+        // Where the log begins anew, nothing before that point is needed, and nothing may be left of it.
+        let received = self.group.checkpoint().filter(|it| it.place.is_none()).map(|it| it.id.index);
+        let durable = durable.filter(|durable| Some(*durable) > received);
         let live = |mark: &Mark| clamp(&files, mark) == Some(mark.id.index);
         let marks: Vec<Mark> = marks.iter().copied().filter(live).collect();
+        // Before this recovery adds its own, which names alone would not tell from older ones.
+        prune_cuts(self.disk.as_ref(), &self.dir)?;
         let headless = self.put_headless_aside(&mut files, durable.is_some())?;
         let (start, lost) = self.start(&files);
         let first = start.file;
+        let mut names_changed = false;
         if !self.clean {
+            names_changed = files.remove_indexes(self.disk.as_ref(), &self.dir, first)?;
             for file in &files.live[first..] {
                 // Synced first: what stays in memory only would be gone after the next power cut, acknowledged or not.
                 file.file.sync()?;
@@ -120,15 +142,15 @@ impl Recovery {
             Recovered { forgotten: outcome.forgotten || lost, read_bytes: outcome.read_bytes, ..Recovered::default() };
         recovered.cut = self.cut(&mut files, first, &outcome)?.or(headless);
         if let Some(reset) = self.reset(&outcome, &recovered)? {
-            files.clear(self.disk.as_ref(), &self.dir)?;
-            self.disk.sync_dir(&self.dir)?;
-            return Ok(self.begin_anew(&files, &reset, recovered));
+            return Ok(self.begin_anew(files, &reset, recovered));
         }
-        if outcome.last.is_none() && outcome.files.len() == files.live.len() {
-            // No entry ever became durable; the name of the file must not decide which index comes first.
+        let known = self.group.mark.is_some() || self.group.purged.is_some() || !self.group.descriptors.is_empty();
+        if outcome.last.is_none() && outcome.files.len() == files.live.len() && !known {
+            // No entry ever became durable; the name of the file must not decide which index comes first. Otherwise it must stay: it is what
+            // supersedes the entries of the mark, which were truncated.
             files.clear(self.disk.as_ref(), &self.dir)?;
         }
-        if files.changed || !self.clean {
+        if names_changed || files.changed || recovered.cut.is_some() {
             self.disk.sync_dir(&self.dir)?;
         }
         self.finish(files, first, outcome, recovered)
@@ -212,7 +234,6 @@ impl Recovery {
             });
             report.bytes += behind;
         }
-        prune_cuts(disk, &self.dir)?;
         Ok(report)
     }
 
@@ -234,8 +255,11 @@ impl Recovery {
         }
     }
 
-    fn begin_anew(self, files: &Files, at: &Descriptor, recovered: Recovered) -> (Log, Recovered) {
+    /// The files that were found stay until the journal has the cut and a mark of the new log: the old mark would call them forgotten.
+    fn begin_anew(self, files: Files, at: &Descriptor, recovered: Recovered) -> (Log, Recovered) {
+        let generation = files.generation + 1;
         self.journal.put_purged(self.id, at.id);
+        self.journal.put_mark(self.id, Mark::beginning(at, generation));
         let shared = Shared {
             purged: Some(at.id),
             last: Some(at.id),
@@ -245,9 +269,13 @@ impl Recovery {
             ..Shared::empty()
         };
         let descriptor = Some(at.clone());
-        let writer = Writer { config: self.config, generation: files.generation + 1 };
+        let writer = Writer { config: self.config, generation, named: files.generation };
         let committed = self.group.committed.filter(|it| it.index <= at.id.index);
+        let gone =
+            |file: LiveFile| Segment::new(&self.dir, file.name, file.file, State::at(Point::start_of(file.name)));
+        let gone: Vec<_> = files.live.into_iter().map(gone).collect();
         let log = Log::new(self.disk, self.journal, self.id, writer, shared);
+        log.remove_later(gone);
         (log, Recovered { descriptor, committed, ..recovered })
     }
 
@@ -297,7 +325,8 @@ impl Recovery {
             marked: self.group.mark,
             ..Shared::empty()
         };
-        let writer = Writer { config: self.config, generation: files.generation + u32::from(changed) };
+        let generation = files.generation + u32::from(changed);
+        let writer = Writer { config: self.config, generation, named: files.generation };
         let log = Log::new(self.disk, self.journal, self.id, writer, shared);
         if !self.clean {
             log.mark_flushed();

@@ -9,7 +9,7 @@ use super::name::{CUT, INDEX, LOG, SegmentName};
 use super::segment::path;
 use crate::ids::{LogId, RaftIndex};
 
-/// Files with bytes that were cut which are kept.
+/// Files with bytes that earlier recoveries cut which are kept.
 const CUT_FILES: usize = 4;
 /// Bytes of one tail that are kept.
 const CUT_BYTES: u64 = 16 << 20;
@@ -32,6 +32,8 @@ pub(super) struct Files {
     pub(super) generation: u32,
     /// Whether files were removed.
     pub(super) changed: bool,
+    /// Index files of live segments.
+    indexes: BTreeSet<SegmentName>,
 }
 
 impl Files {
@@ -69,12 +71,24 @@ impl Files {
         for name in indexes.iter().filter(|name| gone.contains(name) || !names.contains(name)) {
             disk.remove_file(&path(dir, *name, INDEX))?;
         }
+        indexes.retain(|name| names.contains(name) && !gone.contains(name));
         let live = live.into_iter().map(|(name, superseded_from)| {
             let file = disk.open(&path(dir, name, LOG), Open::Existing)?;
             let len = file.len()?;
             Ok(LiveFile { name, file, len, superseded_from })
         });
-        Ok(Self { live: live.collect::<io::Result<_>>()?, generation, changed: !gone.is_empty() })
+        Ok(Self { live: live.collect::<io::Result<_>>()?, generation, changed: !gone.is_empty(), indexes })
+    }
+
+    /// Removes the indexes of the files from number `from` on, which may have lost what those speak of, and may get other entries in its
+    /// place. Answers whether there were any.
+    pub(super) fn remove_indexes(&self, disk: &dyn Disk, dir: &str, from: usize) -> io::Result<bool> {
+        let mut removed = false;
+        for file in self.live[from..].iter().filter(|file| self.indexes.contains(&file.name)) {
+            disk.remove_file(&path(dir, file.name, INDEX))?;
+            removed = true;
+        }
+        Ok(removed)
     }
 
     /// The lowest index that a file of a later generation begins at: what was durable from there on is superseded.
@@ -151,7 +165,7 @@ impl LiveFile {
     }
 }
 
-/// Removes all but the newest files with bytes that were cut.
+/// Removes all but the last files with bytes that were cut.
 pub(super) fn prune_cuts(disk: &dyn Disk, dir: &str) -> io::Result<()> {
     let entries = disk.list(dir)?;
     let cuts: Vec<_> = entries.iter().filter(|entry| entry.name.ends_with(CUT)).collect();

@@ -81,7 +81,9 @@ impl Segment {
     ) -> io::Result<Arc<Self>> {
         let path = path(dir, name, LOG);
         let file = disk.open(&path, Open::New)?;
-        if let Err(error) = file.allocate(0, allocate) {
+        if allocate > 0
+            && let Err(error) = file.allocate(0, allocate)
+        {
             // Best effort: an empty file of this name would be taken for the log's last segment, which is harmless, but is in the way of
             // the next attempt.
             drop(disk.remove_file(&path));

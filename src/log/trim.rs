@@ -1,18 +1,20 @@
 //! Making a log shorter: truncation of uncommitted entries at its end, the raft cut, deletion of segments at its beginning.
 //!
 //! # Invariants
-//! - Truncation writes and cuts nothing: what comes next goes to a file of a higher generation, which supersedes the rest. If the
-//!   power fails before that file is durable, the old entries come back, as if the truncation had not happened; a voter that has
-//!   not acknowledged anything since may do that.
+//! - Truncation cuts nothing, since readers may be looking: it begins a file of a higher generation, which supersedes the rest. That file's
+//!   name is durable before the truncation returns, so that what was truncated does not come back, not even in part behind another file.
 //! - A segment's file is removed only after the journal has the raft cut that lies behind it.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::append::SLACK_BYTES;
+use super::descriptor::Mark;
 use super::disk::{Disk, Lane};
 use super::entry::Point;
 use super::error::LogError;
+use super::name::SegmentName;
 use super::partition::Log;
 use super::segment::Segment;
 use super::walk::Walker;
@@ -28,7 +30,7 @@ pub struct Deleted {
 }
 
 impl Log {
-    /// Takes back the entries at and above `from`, none of which may be committed. May block for a moment.
+    /// Takes back the entries at and above `from`, none of which may be committed; durable on return. Blocks.
     ///
     /// # Errors
     /// [`LogError::TruncateCommitted`]; [`LogError::Damaged`] if the place cannot be found; of the disk.
@@ -48,28 +50,39 @@ impl Log {
             Some(segment) if segment.name.first_index < from => Some((self.find_index(&segment, from)?, segment)),
             Some(_) | None => None,
         };
+        let kept = self.shared().segments.partition_point(|segment| segment.name.first_index < from);
+        let first_offset = match &cut {
+            Some((point, _)) => point.offset,
+            None => self.shared().segments[kept].name.first_offset,
+        };
+        writer.generation += 1;
+        let name = SegmentName { first_index: from, first_offset, generation: writer.generation };
+        let segment = match self.create(&mut writer, name, SLACK_BYTES) {
+            // A full disk still has room for a name.
+            Err(LogError::Full) => self.create(&mut writer, name, 0)?,
+            created => created?,
+        };
         let mut guard = self.shared_mut();
         let shared = &mut *guard;
-        let kept = shared.segments.partition_point(|segment| segment.name.first_index < from);
         let gone = shared.segments.split_off(kept);
-        shared.next_offset = match &cut {
-            Some((point, _)) => point.offset,
-            None => gone.first().expect("the entry at the cut is in a segment").name.first_offset,
-        };
+        shared.next_offset = first_offset;
         if let Some((point, segment)) = cut {
             segment.lock().truncate(point);
         }
         shared.dirty.retain(|it| !gone.iter().any(|gone| Arc::ptr_eq(it, gone)));
-        // Their files go when that which supersedes them is durable: until then the journal's mark may point into them.
-        shared.superseded.extend(gone);
-        shared.has_active = false;
-        shared.last = shared.id_before(from);
+        let last = shared.id_before(from);
+        let begins = shared.segments.is_empty() && shared.purged.is_none();
+        assert!(last.is_some() || begins, "log-is-contiguous: the term of the entry before {from} is known");
+        shared.last = last;
+        shared.activate(&segment);
+        shared.names_synced = shared.names;
         shared.epochs.cut(from);
         shared.recent.cut(from);
         shared.flushed = shared.flushed.min(shared.last);
         shared.truncations += 1;
         shared.durable = None;
-        writer.generation += 1;
+        drop(guard);
+        self.remove_later(gone);
         Ok(())
     }
 
@@ -97,6 +110,8 @@ impl Log {
         let Some(descriptor) = group.descriptors.into_iter().find(|it| it.id == upto) else {
             return Err(LogError::PurgeWithoutDescriptor { upto, last });
         };
+        writer.generation += 1;
+        let beginning = Mark::beginning(&descriptor, writer.generation);
         let removed = {
             let mut shared = self.shared_mut();
             shared.purged = Some(upto);
@@ -110,11 +125,12 @@ impl Log {
             shared.has_active = false;
             shared.truncations += 1;
             shared.durable = None;
-            let superseded = std::mem::take(&mut shared.superseded);
-            std::mem::take(&mut shared.segments).into_iter().chain(superseded).collect()
+            shared.marked = Some(beginning);
+            std::mem::take(&mut shared.segments)
         };
-        writer.generation += 1;
         self.journal.put_purged(self.id, upto);
+        // Before the files go: the old mark would call them forgotten.
+        self.journal.put_mark(self.id, beginning);
         self.remove_later(removed);
         Ok(())
     }
@@ -137,19 +153,23 @@ impl Log {
             let count = count.min(shared.segments.len().saturating_sub(1));
             let removed: Vec<_> = shared.segments.drain(..count).collect();
             shared.dirty.retain(|it| !removed.iter().any(|gone| Arc::ptr_eq(it, gone)));
-            shared.epochs.forget_before(log_start);
+            // What is still there keeps its terms: a truncation needs that of the entry before.
+            if let Some(first) = shared.segments.first() {
+                shared.epochs.forget_before(first.name.first_index);
+            }
             removed
         };
         let bytes = removed.iter().map(|segment| segment.lock().end.pos).sum();
         let deleted = Deleted { segments: removed.len(), bytes };
-        if !removed.is_empty() {
-            self.remove_later(removed);
-        }
+        self.remove_later(removed);
         deleted
     }
 
     /// Removes files once everything that the journal was given before is durable.
     pub(super) fn remove_later(&self, segments: Vec<Arc<Segment>>) {
+        if segments.is_empty() {
+            return;
+        }
         let (disk, dir, failed) = (Arc::clone(&self.disk), self.dir.clone(), Arc::clone(&self.failed));
         self.journal.sync(Box::new(move |synced| {
             if synced.is_err() {
