@@ -16,6 +16,8 @@
 mod append;
 mod chunks;
 mod codec;
+#[cfg(test)]
+mod crash_tests;
 pub mod descriptor;
 pub mod disk;
 mod disk_args;
