@@ -204,7 +204,7 @@ fn the_same_seed_gives_the_same_bytes_on_wire_and_disk() {
 
 #[test]
 fn power_cut_at_every_operation_loses_nothing_acknowledged() {
-    let plan = Plan { batches: 170, value_bytes: 4_000, ..Plan::new(7) };
+    let plan = Plan { batches: 180, value_bytes: 4_000, ..Plan::new(7) };
     let ops = check(&plan).disk_ops;
     assert!(ops >= 300, "only {ops} operations to cut at");
     for op in 0..ops {
