@@ -2,6 +2,7 @@
 
 pub mod blocking;
 mod expiry;
+mod forgotten;
 mod health;
 pub mod identity;
 mod janitor;
@@ -95,8 +96,6 @@ pub(crate) struct Inner {
     home: Arc<Home>,
     /// Whether the last life ended cleanly: nothing has to be read back then.
     clean: bool,
-    /// Whether unsynced writes of the last life are gone (the kernel has booted since, and the stop was not clean).
-    lost_page_cache: bool,
     journal: Arc<Journal>,
     flusher: Arc<Flusher>,
     controller: Arc<ControllerHandle>,
@@ -133,6 +132,7 @@ impl Broker {
         let kafka_address = listener.local_addr();
         let inner = Inner::open(config, env).await?;
         let context = Arc::new(inner.context(kafka_address));
+        inner.replace_forgotten().await?;
         reconcile::reconcile(&inner).await;
         let admin_address = inner.start_admin(stopping.clone()).await?;
         inner.spawn(reconcile::run(Arc::clone(&inner), stopping.clone()));
@@ -181,20 +181,19 @@ impl Inner {
         let (home, journal) = on_disk(&env.disk, Lane::Read, move || -> Result<_, BrokerError> {
             let home = Home::open(Arc::clone(&disk), broker, &name, || ids)?;
             let journal = open_journal(&disk, &home)?;
-            home.record(LifeState::Running, &boot_id)?;
+            if !home.lost_page_cache(&boot_id) {
+                home.record(LifeState::Running, &boot_id)?;
+            }
             Ok((home, journal))
         })
         .await??;
-        let last = home.last_life.as_ref();
-        let clean = last.is_some_and(|life| life.state == LifeState::Clean);
-        let lost_page_cache = !clean && last.is_some_and(|life| life.boot_id != env.boot_id);
+        let clean = home.last_life.as_ref().is_some_and(|life| life.state == LifeState::Clean);
         let metrics = Arc::new(Metrics::new(&api_names(), &error_names()));
         let home = Arc::new(home);
         let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
         let controller = open::controller(&env, &config, &home, &journal, &flusher, clean, random.random()).await?;
         let inner = Arc::new(Self {
             clean,
-            lost_page_cache,
             broker,
             home,
             journal,

@@ -177,6 +177,16 @@ impl Home {
         Ok(Self { disk, identity, last_life, _lock: lock })
     }
 
+    /// Whether unsynced writes of the last life may be gone: the kernel has booted since a stop that was not clean, or a sync failed.
+    #[must_use]
+    pub fn lost_page_cache(&self, boot_id: &str) -> bool {
+        self.last_life.as_ref().is_some_and(|life| match life.state {
+            LifeState::Clean => false,
+            LifeState::Running => life.boot_id != boot_id,
+            LifeState::Failed => true,
+        })
+    }
+
     /// Records durably how this life stands.
     ///
     /// # Errors

@@ -143,13 +143,6 @@ impl Inner {
             );
         }
         let page_cache = wanted.config.durability == Durability::PageCache;
-        if page_cache && self.lost_page_cache {
-            // As the group's only voter it goes on with what it has: nobody else knows more, and nobody was promised a sync.
-            tracing::warn!(
-                topic = wanted.name, partition = %id,
-                "the kernel has booted since a stop that was not clean: this page-cache partition may have lost acknowledged records"
-            );
-        }
         let published = Publisher::new(Arc::clone(&self.janitor));
         let group = GroupConfig {
             me: wanted.me,

@@ -58,7 +58,8 @@ pub(super) async fn reconcile(inner: &Arc<Inner>) {
 }
 
 impl Inner {
-    fn wanted(&self) -> BTreeMap<PartitionId, Wanted> {
+    /// What the controller says that this broker holds.
+    pub(super) fn wanted(&self) -> BTreeMap<PartitionId, Wanted> {
         self.controller.read(|controller| {
             let mut wanted = BTreeMap::new();
             for topic in controller.topics() {

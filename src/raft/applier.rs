@@ -273,7 +273,7 @@ fn encode_stored_membership(stored: &RaftStoredMembership) -> Bytes {
     out.into()
 }
 
-fn decode_stored_membership(bytes: &[u8]) -> io::Result<RaftStoredMembership> {
+pub(super) fn decode_stored_membership(bytes: &[u8]) -> io::Result<RaftStoredMembership> {
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "stored membership is damaged");
     let (term, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
     let (index, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;

@@ -152,7 +152,7 @@ impl<M: Machine> Group<M> {
         let undescribed_bytes = Arc::clone(&config.flusher.undescribed_bytes);
         let flusher = LogFlusher::new(config.flusher, Arc::clone(&config.log), config.page_cache);
         let store = LogStore::new(Arc::clone(&config.log), Arc::clone(&config.journal), Arc::clone(&flusher));
-        store.found(config.me)?;
+        store.found(config.me, config.descriptor.as_ref())?;
         let log = config.log;
         let applier = Applier::new(ApplierConfig {
             log: Arc::clone(&log),

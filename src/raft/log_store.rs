@@ -16,6 +16,7 @@ use openraft::entry::RaftPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 
+use super::applier::decode_stored_membership;
 use super::flusher::LogFlusher;
 use super::types::{
     Command, RaftEntry, RaftLogId, RaftMembership, RaftVote, TypeConfig, decode_membership, decode_vote,
@@ -24,7 +25,7 @@ use super::types::{
 use crate::ids::{LogId, Offset, PartitionId, RaftIndex, ReplicaId, Term};
 use crate::log::entry::{Body, EntrySummary, NewEntry, RaftEntryKind, StoredEntry};
 use crate::log::journal::Journal;
-use crate::log::{Log, LogError};
+use crate::log::{Descriptor, Log, LogError};
 use crate::protocol::batch::HEADER_BYTES;
 
 /// Entries handed to the machine in one read: bounds what an apply holds in memory.
@@ -48,23 +49,60 @@ impl LogStore {
         Self { id: log.id(), log, journal, flusher }
     }
 
-    /// Writes a group's first membership, `me` alone, as the first entry of a log that has none.
+    /// Makes `me` the group's only voter: writes the first membership of a log that has none, and one more to a log whose voter was an
+    /// earlier incarnation of this very replica. `descriptor` is what the log was recovered from.
     ///
     /// It stands there before Raft starts: a log that lost it to a power cut, while the journal kept the vote, gets it again.
     /// Nothing is lost with such a log: what is acknowledged is durable, and what is durable comes with all entries before it,
     /// this one included. That is also why no sync is awaited here.
     ///
+    /// An earlier incarnation has no say any more, since the controller has replaced it, and there was no other voter: nobody else can
+    /// hold another entry at the new one's place.
+    ///
     /// # Errors
-    /// Of the log.
-    pub fn found(&self, me: ReplicaId) -> io::Result<()> {
-        if self.log.state().last.is_some() {
-            return Ok(());
+    /// Of the log; or if it names voters that `me` does not follow on.
+    pub fn found(&self, me: ReplicaId, descriptor: Option<&Descriptor>) -> io::Result<()> {
+        let Some(last) = self.log.state().last else {
+            return self.write_membership(me, LogId { term: Term(0), index: RaftIndex(0) });
+        };
+        let Some(membership) = self.newest_membership(last, descriptor)? else { return Ok(()) };
+        let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
+        let is_replaced = |old: &ReplicaId| old.broker == me.broker && old.incarnation < me.incarnation;
+        if voters.contains(&me) {
+            Ok(())
+        } else if voters.len() == 1 && voters.iter().all(is_replaced) {
+            self.write_membership(me, LogId { term: last.term, index: last.index.next() })
+        } else {
+            Err(io::Error::other(format!(
+                "{me:?} is none of the voters that the log names, and follows on none: {voters:?}"
+            )))
         }
+    }
+
+    fn write_membership(&self, me: ReplicaId, id: LogId) -> io::Result<()> {
         let alone = RaftMembership::new(vec![BTreeSet::from([me])], BTreeMap::from([(me, ())]));
         let membership = alone.map_err(io::Error::other)?;
-        let first = LogId { term: Term(0), index: RaftIndex(0) };
-        let founding = new_entry(entry(first, EntryPayload::Membership(membership)))?;
+        let founding = new_entry(entry(id, EntryPayload::Membership(membership)))?;
         self.log.append(&[founding]).map(drop).map_err(to_io)
+    }
+
+    /// The membership in force at the log's end: of the entries behind the descriptor, or the descriptor's own.
+    fn newest_membership(&self, last: LogId, descriptor: Option<&Descriptor>) -> io::Result<Option<RaftMembership>> {
+        let state = self.log.state();
+        let purged = state.purged.map_or(RaftIndex(0), |id| id.index.next());
+        let start = descriptor.map_or(purged, |descriptor| descriptor.id.index.next()).max(purged);
+        let (mut end, step) = (last.index.next().0, u64::try_from(SUMMARIES_PER_READ).expect("a constant fits"));
+        while end > start.0 {
+            let begin = start.0.max(end.saturating_sub(step));
+            for entry in self.summaries(begin..end)?.into_iter().rev() {
+                if let EntryPayload::Membership(membership) = entry.payload {
+                    return Ok(Some(membership));
+                }
+            }
+            end = begin;
+        }
+        let described = descriptor.map(|descriptor| decode_stored_membership(&descriptor.membership)).transpose()?;
+        Ok(described.map(|stored| stored.membership().clone()))
     }
 
     fn summaries(&self, range: std::ops::Range<u64>) -> io::Result<Vec<RaftEntry>> {

@@ -331,3 +331,24 @@ async fn moving_log_start_lets_the_log_be_purged() {
     let again = live(&disk).await;
     assert_eq!(again.group.machine().lock().unwrap().log_start(), Offset(30));
 }
+
+#[test]
+fn a_log_is_taken_over_by_a_later_incarnation_of_its_only_voter_and_by_nobody_else() {
+    let disk = MemDisk::inline();
+    let parts = open(&disk, LogConfig { segment_bytes: 1 << 20 });
+    let flusher = LogFlusher::new(Arc::clone(&parts.flusher), Arc::clone(&parts.log), false);
+    let store = LogStore::new(Arc::clone(&parts.log), Arc::clone(&parts.journal), flusher);
+    let replica = |broker, incarnation| ReplicaId { broker: BrokerId(broker), incarnation: Incarnation(incarnation) };
+    let last = || parts.log.state().last.map(|last| last.index.0);
+    store.found(replica(1, 5), None).unwrap();
+    store.found(replica(1, 5), None).unwrap();
+    assert_eq!(last(), Some(0), "written once");
+    for stranger in [replica(1, 4), replica(2, 9)] {
+        let refused = store.found(stranger, None).unwrap_err();
+        assert!(refused.to_string().contains("none of the voters"), "{refused}");
+    }
+    store.found(replica(1, 6), None).unwrap();
+    store.found(replica(1, 6), None).unwrap();
+    assert_eq!(last(), Some(1));
+    assert!(store.found(replica(1, 5), None).is_err(), "who was replaced does not come back");
+}

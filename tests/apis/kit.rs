@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ottla::broker::{Broker, Env};
+use ottla::broker::{Broker, BrokerError, Env};
 use ottla::clock::SystemClock;
-use ottla::config::{Config, HostPort};
+use ottla::config::{Config, Durability, HostPort};
+use ottla::ids::{PartitionId, PartitionIndex, TopicId};
 use ottla::log::disk::Disk;
 use ottla::log::mem_disk::MemDisk;
 use ottla::log::mmap::{MmapDisk, MmapOptions};
 use ottla::net::TokioNetwork;
+use ottla::raft::FatalHook;
+use ottla::raft::flusher::Fatal;
 use tokio::runtime::Runtime;
 
 pub use crate::client::{Client, topic, versions};
@@ -44,7 +47,44 @@ impl Server {
         Self::start_on(Arc::new(disk.clone()), data, |config| config.topics.retention_ms = None)
     }
 
+    /// One life of a broker on a disk in memory, under that boot of the kernel; none if the power goes while it starts.
+    pub fn start_life(disk: &MemDisk, boot_id: &str) -> Option<Self> {
+        let data = tempfile::tempdir().unwrap();
+        let adjust = |config: &mut Config| {
+            config.topics.retention_ms = None;
+            config.broker.durability = Durability::PageCache;
+        };
+        let off = disk.clone();
+        let fatal = Arc::new(move |fatal: Fatal| assert!(off.is_cut(), "{}", fatal.reason));
+        Self::try_start(Arc::new(disk.clone()), data, boot_id, fatal, adjust)
+            .inspect_err(|error| assert!(disk.is_cut(), "{error}"))
+            .ok()
+    }
+
+    /// Ends it without a clean stop.
+    pub fn kill(mut self) {
+        drop(self.broker.take());
+        self.runtime.take().unwrap().shutdown_background();
+    }
+
+    /// The incarnation of a partition's only replica.
+    pub fn incarnation(&self, topic: TopicId) -> u64 {
+        let partition = PartitionId { topic, partition: PartitionIndex(0) };
+        let controller = &self.broker.as_ref().unwrap().context().controller;
+        controller.read(|controller| controller.replicas(partition).unwrap()[0].incarnation.0)
+    }
+
     fn start_on(disk: Arc<dyn Disk>, data: tempfile::TempDir, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::try_start(disk, data, "boot", Arc::new(|fatal: Fatal| panic!("{}", fatal.reason)), adjust).unwrap()
+    }
+
+    fn try_start(
+        disk: Arc<dyn Disk>,
+        data: tempfile::TempDir,
+        boot_id: &str,
+        fatal: FatalHook,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Result<Self, BrokerError> {
         let mut config = Config::default();
         config.kafka.listen = HostPort::new("127.0.0.1", 0);
         config.admin.listen = None;
@@ -54,13 +94,13 @@ impl Server {
             network: Arc::new(TokioNetwork),
             clock: Arc::new(SystemClock),
             seed: 7,
-            boot_id: "boot".to_owned(),
-            fatal: Arc::new(|fatal| panic!("{}", fatal.reason)),
+            boot_id: boot_id.to_owned(),
+            fatal,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let broker = runtime.block_on(Broker::start(config, env)).unwrap();
+        let broker = runtime.block_on(Broker::start(config, env))?;
         let address = broker.kafka_address();
-        Self { runtime: Some(runtime), broker: Some(broker), address, _data: data }
+        Ok(Self { runtime: Some(runtime), broker: Some(broker), address, _data: data })
     }
 
     /// What `/metrics` shows.
@@ -75,7 +115,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let (runtime, broker) = (self.runtime.take().unwrap(), self.broker.take().unwrap());
+        let (Some(runtime), Some(broker)) = (self.runtime.take(), self.broker.take()) else { return };
         let stopped = runtime.block_on(broker.stop());
         if !std::thread::panicking() {
             stopped.unwrap();

@@ -8,6 +8,7 @@ mod fetch;
 mod full_disk;
 mod kit;
 mod offsets;
+mod power_cut;
 mod producers;
 mod settings;
 mod topics;

@@ -52,20 +52,18 @@ impl Controller {
         Ok((Record::ProducerIdsReserved { first, next: ProducerId(next) }, first.0..next))
     }
 
-    /// Gives a replica that has forgotten a new incarnation.
-    ///
-    /// # Errors
-    /// [`Kind::UnknownTopic`] when the partition has no such replica (any more).
-    pub fn decide_replace_replica(
-        &self,
-        partition: PartitionId,
-        old: ReplicaId,
-    ) -> Result<(Record, ReplicaId), Refusal> {
-        let holds = self.replicas(partition).is_some_and(|replicas| replicas.contains(&old));
-        if !holds {
-            return Err(Refusal::unknown_topic());
+    /// Gives replicas that have forgotten new incarnations. What is no replica of its partition (any more) is passed over.
+    #[must_use]
+    pub fn decide_replace_replicas(&self, forgotten: &[(PartitionId, ReplicaId)]) -> Vec<Record> {
+        let mut incarnation = self.next_incarnation;
+        let mut records = Vec::with_capacity(forgotten.len());
+        for &(partition, old) in forgotten {
+            if self.replicas(partition).is_some_and(|replicas| replicas.contains(&old)) {
+                let new = ReplicaId { broker: old.broker, incarnation };
+                records.push(Record::ReplicaReplaced { partition, old, new });
+                incarnation = incarnation.next();
+            }
         }
-        let new = ReplicaId { broker: old.broker, incarnation: self.next_incarnation };
-        Ok((Record::ReplicaReplaced { partition, old, new }, new))
+        records
     }
 }

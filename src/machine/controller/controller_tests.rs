@@ -318,12 +318,13 @@ fn a_replica_that_forgot_gets_an_incarnation_of_its_own() {
     create(&mut state, 1, "t");
     create(&mut state, 2, "u");
     let partition = PartitionId { topic: id(1), partition: PartitionIndex(1) };
-    let old = state.replicas(partition).unwrap()[0];
-    let (record, new) = state.decide_replace_replica(partition, old).unwrap();
-    apply(&mut state, &[record]);
-    assert_eq!(state.replicas(partition).unwrap(), [new]);
-    assert!(new.incarnation > old.incarnation);
-    assert_eq!(refused(state.decide_replace_replica(partition, old)).0, Kind::UnknownTopic);
+    let other = PartitionId { topic: id(2), partition: PartitionIndex(0) };
+    let forgotten = [partition, other].map(|partition| (partition, state.replicas(partition).unwrap()[0]));
+    let records = state.decide_replace_replicas(&forgotten);
+    apply(&mut state, &records);
+    let new = forgotten.map(|(partition, _)| state.replicas(partition).unwrap()[0].incarnation);
+    assert!(new[0] > forgotten[0].1.incarnation && new[1] > new[0], "each one of its own: {new:?}");
+    assert_eq!(state.decide_replace_replicas(&forgotten), [], "they are replaced already");
     create(&mut state, 3, "v");
     check(&state);
 }
@@ -498,10 +499,8 @@ fn records_of(state: &Controller, step: &Step) -> Vec<Record> {
             let Some(topic) = state.topic(name) else { return vec![] };
             let partition = PartitionId { topic: topic.id, partition: PartitionIndex(*partition) };
             let old = state.replicas(partition).map(|replicas| replicas[0]);
-            old.and_then(|old| state.decide_replace_replica(partition, old).ok())
-                .map(|(record, _)| record)
-                .into_iter()
-                .collect()
+            let forgotten: Vec<_> = old.map(|old| (partition, old)).into_iter().collect();
+            state.decide_replace_replicas(&forgotten)
         }
         Step::ProducerIds => state.decide_producer_ids().map(|(record, _)| record).into_iter().collect(),
     }

@@ -1,0 +1,54 @@
+//! What becomes of page-cache replicas when the page cache was lost.
+//!
+//! Such a replica may have acknowledged what is gone, and must not vote as if it had it (`forgotten-never-votes`). The controller gives it
+//! a new incarnation before its group is opened. As the group's only voter it goes on with what has survived: nobody else
+//! knows more, and nobody was promised a sync.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use super::blocking::on_disk;
+use super::identity::LifeState;
+use super::{BrokerError, Inner};
+use crate::ids::{PartitionId, ReplicaId};
+use crate::log::disk::Lane;
+use crate::machine::controller::Controller;
+use crate::machine::topic_config::Durability;
+
+impl Inner {
+    /// Has every page-cache replica of this broker replaced, if the page cache was lost; before any partition is opened.
+    ///
+    /// # Errors
+    /// If the controller or the data directory cannot take it down: nothing is opened then.
+    pub(super) async fn replace_forgotten(&self) -> Result<(), BrokerError> {
+        if !self.home.lost_page_cache(&self.env.boot_id) {
+            return Ok(());
+        }
+        let is_page_cache = |durability| durability == Durability::PageCache;
+        let wanted = self.wanted().into_iter().filter(|(_, wanted)| is_page_cache(wanted.config.durability));
+        let names: BTreeMap<PartitionId, (String, ReplicaId)> =
+            wanted.map(|(id, wanted)| (id, (wanted.name, wanted.me))).collect();
+        let forgotten: Vec<_> = names.iter().map(|(id, (_, me))| (*id, *me)).collect();
+        let replace =
+            |controller: &Controller| Ok::<_, Infallible>((controller.decide_replace_replicas(&forgotten), ()));
+        if let Err(error) = self.controller.change(replace).await {
+            return Err(BrokerError::Controller(format!(
+                "replace the page-cache replicas that a power cut made forget: {error}"
+            )));
+        }
+        for (id, wanted) in self.wanted() {
+            if let Some((name, old)) = names.get(&id) {
+                tracing::warn!(
+                    topic = name, partition = %id, old = old.incarnation.0, new = wanted.me.incarnation.0,
+                    "the page cache was lost since this partition was written to, and acknowledged records may be gone with it: it goes on \
+                     as a new replica with what has survived"
+                );
+            }
+        }
+        // Only now: a crash before would leave replicas behind that nobody knows to have forgotten.
+        let (home, boot_id) = (Arc::clone(&self.home), self.env.boot_id.clone());
+        on_disk(&self.env.disk, Lane::Read, move || home.record(LifeState::Running, &boot_id)).await??;
+        Ok(())
+    }
+}
