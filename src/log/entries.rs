@@ -1,6 +1,6 @@
 //! Reading by Raft index: whole entries for replication, summaries for applying, and points for descriptors. These block.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -130,6 +130,12 @@ impl Log {
         shared.epochs.term_at(index).filter(|_| inside).map(|term| LogId { term, index })
     }
 
+    /// The last entry of each term in a range of entries, oldest first, without reading any; `None` if that is not known so far back.
+    #[must_use]
+    pub fn last_ids(&self, range: RangeInclusive<RaftIndex>) -> Option<Vec<LogId>> {
+        self.shared().epochs.last_ids(range)
+    }
+
     /// Where each term begins, as far back as the log knows.
     #[must_use]
     pub fn epochs(&self) -> Vec<EpochStart> {
@@ -257,9 +263,16 @@ impl Log {
 
     /// Where to walk from to an entry.
     pub(super) fn seek_index(&self, segment: &Arc<Segment>, index: RaftIndex) -> Result<(Point, Point), LogError> {
-        let seek = segment.lock().seek_index(index);
+        let (seek, end) = {
+            let state = segment.lock();
+            (state.seek_index(index), state.end)
+        };
         if let Some(seek) = seek {
             return Ok((seek.from, seek.end));
+        }
+        if index == segment.name.first_index {
+            // Raft asks for it at each start; the whole index would be built from the headers of everything behind it.
+            return Ok((Point::start_of(segment.name), end));
         }
         self.load_index(segment)?;
         let state = segment.lock();

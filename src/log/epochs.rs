@@ -3,6 +3,8 @@
 //! A term enters with its first entry (the blank that a new leader appends) and leaves when truncation removes that
 //! entry. Terms and indexes strictly rise; first offsets do not fall. `OffsetForLeaderEpoch` is answered from here (KIP-101).
 
+use std::ops::RangeInclusive;
+
 use crate::ids::{LogId, Offset, RaftIndex, Term};
 
 /// Where a term begins.
@@ -76,6 +78,17 @@ impl EpochTable {
         after.checked_sub(1).map(|at| self.0[at].term)
     }
 
+    /// The last entry of each term among the entries of a range, oldest first; `None` if the table does not reach back to its first.
+    #[must_use]
+    pub fn last_ids(&self, range: RangeInclusive<RaftIndex>) -> Option<Vec<LogId>> {
+        let (first, last) = range.into_inner();
+        self.term_at(first)?;
+        let ends = self.0.iter().skip(1).map(|next| RaftIndex(next.index.0 - 1)).chain([last]);
+        let ids = self.0.iter().zip(ends).map(|(start, end)| LogId { term: start.term, index: end.min(last) });
+        let begun = self.0.partition_point(|start| start.index <= last);
+        Some(ids.take(begun).filter(|id| id.index >= first).collect())
+    }
+
     /// The term of the batch that holds `offset`, if the table reaches back to it.
     #[must_use]
     pub fn term_at_offset(&self, offset: Offset) -> Option<Term> {
@@ -146,5 +159,18 @@ mod tests {
     fn a_table_that_does_not_rise_is_refused() {
         assert_eq!(EpochTable::new(vec![start(2, 0, 0), start(2, 4, 9)]), None);
         assert_eq!(EpochTable::new(vec![start(2, 5, 9), start(3, 6, 8)]), None);
+    }
+
+    #[test]
+    fn the_last_entry_of_each_term_is_known_without_reading() {
+        let table = EpochTable::new(vec![start(1, 0, 0), start(4, 5, 10), start(9, 6, 20)]).unwrap();
+        let id = |term, index| LogId { term: Term(term), index: RaftIndex(index) };
+        let ids = |first, last| table.last_ids(RaftIndex(first)..=RaftIndex(last)).unwrap();
+        assert_eq!(ids(0, 8), [id(1, 4), id(4, 5), id(9, 8)]);
+        assert_eq!(ids(3, 3), [id(1, 3)]);
+        assert_eq!(ids(5, 6), [id(4, 5), id(9, 6)]);
+        assert_eq!(ids(7, 8), [id(9, 8)]);
+        let late = EpochTable::new(vec![start(4, 5, 10)]).unwrap();
+        assert_eq!(late.last_ids(RaftIndex(3)..=RaftIndex(6)), None);
     }
 }

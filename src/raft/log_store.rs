@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
 use futures::Stream;
@@ -160,6 +160,22 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
         self.journal.group(self.id).vote.map(|vote| decode_vote(&vote)).transpose()
+    }
+
+    /// From the epoch table: openraft's own search reads an entry for each term.
+    async fn get_key_log_ids(&mut self, range: RangeInclusive<RaftLogId>) -> Result<Vec<RaftLogId>, io::Error> {
+        let (first, last) = (range.start().index(), range.end().index());
+        if let Some(ids) = self.log.last_ids(RaftIndex(first)..=RaftIndex(last)) {
+            return Ok(ids.into_iter().map(raft_log_id).collect());
+        }
+        let mut ids: Vec<RaftLogId> = Vec::new();
+        for entry in self.summaries(first..last + 1)? {
+            if ids.last().is_some_and(|id| id.committed_leader_id() == entry.log_id.committed_leader_id()) {
+                ids.pop();
+            }
+            ids.push(entry.log_id);
+        }
+        Ok(ids)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntry>, io::Error> {
