@@ -1,6 +1,7 @@
 //! Housekeeping of partitions that were written to: retention, checkpoints, background flushes. A partition that nobody writes to is not
 //! looked at, except once in a while for retention by time and for idle producers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,6 +33,9 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut tick, mut round) = (0u32, 0u32);
+    let mut has_marks = false;
+    // Written to in the last second.
+    let mut busy = BTreeSet::new();
     let began = Instant::now();
     let mut producers = IdleProducers::new(Duration::from_secs(inner.config.limits.producer_idle_seconds.into()));
     loop {
@@ -53,15 +57,29 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
         let look = Round { full: second && round.is_multiple_of(FULL_ROUND), by_time: second && round == 0 };
         let checkpoint = look.full || checkpoint_is_due;
         for replica in inner.replicas.open() {
-            if replica.take_touched() || look.full {
+            let touched = replica.take_touched();
+            if touched || look.full {
                 visit(&inner, &replica, look).await;
             }
-            if checkpoint {
+            let rests = second && busy.remove(&replica.id());
+            if touched {
+                replica.log().mark_flushed();
+                has_marks = true;
+                busy.insert(replica.id());
+            }
+            if checkpoint || (rests && !touched) {
+                // One that rests now has nothing to read back, whatever ends the process.
                 replica.group().checkpoint().await;
             }
         }
         if checkpoint {
             inner.controller.checkpoint().await;
+            busy.clear();
+        }
+        if second && std::mem::take(&mut has_marks) {
+            // Marks alone do not hurry to the device, and without a recent one damage looks like a tail that was never synced. A sync that
+            // fails stops the journal, which whoever waits for it next will notice.
+            inner.journal.sync(Box::new(drop));
         }
         producers.look(&inner, began.elapsed()).await;
     }
