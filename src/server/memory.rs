@@ -3,7 +3,7 @@
 //! A frame takes what it needs as its bytes arrive, so frames hold some and wait for more. Invariants:
 //! - Some frame can always go on: when the budget is spent, one of those that wait may take what the rest of its frame needs
 //!   beyond it. So requests take at most the budget and one request more.
-//! - Frames of up to [`SMALL_FRAME_BYTES`] do not wait behind large ones: an eighth of the budget is theirs alone.
+//! - Frames of up to `SMALL_FRAME_BYTES` do not wait behind large ones: an eighth of the budget is theirs alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
