@@ -8,6 +8,7 @@ pub mod identity;
 mod janitor;
 mod open;
 mod reconcile;
+pub mod repair;
 mod topic_defaults;
 
 use std::net::SocketAddr;

@@ -144,6 +144,62 @@ fn io_error(doing: &'static str) -> impl Fn(io::Error) -> IdentityError {
     move |source| IdentityError::Io { doing, source }
 }
 
+/// A data directory that a repair works on: locked, with what is wrong with its own files.
+pub struct Inspected {
+    /// Files that cannot be read or are missing, and what to do about each.
+    pub problems: Vec<String>,
+    /// The record of the last life cannot be read. It can be taken away: the next start then reads back what it must.
+    pub life_is_damaged: bool,
+    _lock: Box<dyn std::any::Any + Send + Sync>,
+}
+
+/// Locks a data directory and looks at its identity; founds nothing.
+///
+/// # Errors
+/// [`IdentityError::InUse`] while a broker runs on it; of the disk; if it is of a newer version.
+pub fn inspect(disk: &Arc<dyn Disk>) -> Result<Inspected, IdentityError> {
+    let lock = lock(disk)?;
+    let mut problems = Vec::new();
+    match read::<Identity>(disk, IDENTITY) {
+        Ok(Some(identity)) if identity.format_version > FORMAT_VERSION => {
+            return Err(IdentityError::TooNew { found: identity.format_version });
+        }
+        Ok(Some(_)) => {}
+        Ok(None) => problems
+            .push(format!("{IDENTITY} is missing: put back a copy of it; nothing else says which broker this is")),
+        Err(IdentityError::Damaged { reason, .. }) => {
+            problems.push(format!(
+                "{IDENTITY} is damaged ({reason}): put back a copy of it; nothing else says which broker this is"
+            ));
+        }
+        Err(error) => return Err(error),
+    }
+    let life_is_damaged = match read::<Life>(disk, LIFE) {
+        Ok(_) => false,
+        Err(IdentityError::Damaged { .. }) => true,
+        Err(error) => return Err(error),
+    };
+    Ok(Inspected { problems, life_is_damaged, _lock: lock })
+}
+
+/// Puts a damaged record of the last life aside. Answers where.
+///
+/// # Errors
+/// Of the disk.
+pub fn put_life_aside(disk: &Arc<dyn Disk>) -> io::Result<String> {
+    let to = format!("{LIFE}.damaged");
+    disk.rename(LIFE, &to)?;
+    disk.sync_dir("")?;
+    Ok(to)
+}
+
+fn lock(disk: &Arc<dyn Disk>) -> Result<Box<dyn std::any::Any + Send + Sync>, IdentityError> {
+    disk.lock(LOCK).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => IdentityError::InUse,
+        _ => IdentityError::Io { doing: "lock the data directory", source },
+    })
+}
+
 impl Home {
     /// Locks the directory and reads its identity, founding it if it is empty. `new_ids` gives the cluster's and the directory's id.
     ///
@@ -155,10 +211,7 @@ impl Home {
         cluster_name: &str,
         new_ids: impl FnOnce() -> (String, String),
     ) -> Result<Self, IdentityError> {
-        let lock = disk.lock(LOCK).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => IdentityError::InUse,
-            _ => IdentityError::Io { doing: "lock the data directory", source },
-        })?;
+        let lock = lock(&disk)?;
         let (identity, last_life) = match read::<Identity>(&disk, IDENTITY)? {
             Some(identity) => (identity, read::<Life>(&disk, LIFE)?),
             None => (found(&disk, broker, cluster_name, new_ids())?, None),

@@ -11,6 +11,7 @@ pub mod consume;
 pub mod logging;
 pub mod position;
 pub mod produce;
+pub mod repair;
 pub mod serve;
 pub mod topic;
 
@@ -58,6 +59,7 @@ enum Command {
     Consume(consume::Args),
     Bench(bench::Args),
     Config(config::Args),
+    Repair(repair::Args),
     Completion(completion::Args),
 }
 
@@ -78,6 +80,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Consume(args) => consume::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Completion(args) => completion::run(&args),
     };
     exit.into()

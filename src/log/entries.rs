@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::descriptor::Place;
-use super::entry::{EntrySummary, Fault, Point, RAFT_MAGIC, RaftEntryKind, StoredEntry, body_of, size_of, term_of};
+use super::entry::{EntrySummary, Fault, Point, RaftEntryKind, StoredEntry, body_of, kind_of, size_of, term_of};
 use super::epochs::EpochStart;
 use super::error::LogError;
 use super::partition::Log;
@@ -81,12 +81,8 @@ impl Log {
         }
         let mut found = Vec::new();
         self.walk(range, false, |_, met| {
-            let raft_body = match RaftEntryKind::from_attributes(met.header.attributes) {
-                Some(kind) if met.header.magic == RAFT_MAGIC => {
-                    Some((kind, Bytes::copy_from_slice(&met.bytes[HEADER_BYTES..])))
-                }
-                _ => None,
-            };
+            let body = |kind| (kind, Bytes::copy_from_slice(&met.bytes[HEADER_BYTES..]));
+            let raft_body = kind_of(&met.header).map(body);
             found.push(EntrySummary {
                 id: LogId { term: term_of(&met.header), index: met.at.index },
                 header: met.header,
@@ -106,9 +102,7 @@ impl Log {
     pub fn memberships(&self, range: Range<RaftIndex>, max: usize) -> Result<Vec<(LogId, Bytes)>, LogError> {
         let mut found = Vec::new();
         self.walk(range, false, |_, met| {
-            let is_membership = met.header.magic == RAFT_MAGIC
-                && RaftEntryKind::from_attributes(met.header.attributes) == Some(RaftEntryKind::Membership);
-            if is_membership {
+            if kind_of(&met.header) == Some(RaftEntryKind::Membership) {
                 let id = LogId { term: term_of(&met.header), index: met.at.index };
                 found.push((id, Bytes::copy_from_slice(&met.bytes[HEADER_BYTES..])));
             }
@@ -216,7 +210,7 @@ impl Log {
                     Err(bad) => return Err(LogError::Damaged(Box::new(segment.damage(bad)))),
                 };
                 if at.index >= index {
-                    let wanted = if whole || header.magic == RAFT_MAGIC { header.size_bytes() } else { HEADER_BYTES };
+                    let wanted = if whole || has_body(&header) { header.size_bytes() } else { HEADER_BYTES };
                     let bytes = walker.bytes(at.pos, wanted)?;
                     if !each(&segment, &Met { at, header, next, bytes })? {
                         return Ok(());
@@ -252,7 +246,7 @@ impl Log {
         whole: bool,
     ) -> std::io::Result<Result<(BatchHeader, Point), Fault>> {
         let found = match walker.header(at)? {
-            Ok((header, _)) if whole || header.magic == RAFT_MAGIC => walker.entry(at)?,
+            Ok((header, _)) if whole || has_body(&header) => walker.entry(at)?,
             other => other,
         };
         Ok(found.and_then(|(header, next)| match self.shared().epochs.term_at(at.index) {
@@ -287,6 +281,11 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Whether an entry's body is wanted with its header: those of Raft's own are, but for one that only fills the place of another.
+fn has_body(header: &BatchHeader) -> bool {
+    kind_of(header).is_some_and(|kind| kind != RaftEntryKind::Lost)
 }
 
 fn no_such(asked: &Range<RaftIndex>, first: RaftIndex, end: RaftIndex) -> LogError {

@@ -2,7 +2,8 @@
 //!
 //! An entry is a Kafka v2 record batch exactly as a client fetches it, or one of Raft's own: the same 61-byte header with magic
 //! 0x7F, no records, last offset delta -1, base offset = next offset, the kind in `attributes`, the body behind the header and the
-//! same CRC. The partition leader epoch holds the Raft term. An entry's Raft index is nowhere in its bytes: it is counted.
+//! same CRC. One kind of them, which a repair puts in the place of entries that are lost, has offsets all the same, so that those after it keep
+//! theirs. The partition leader epoch holds the Raft term. An entry's Raft index is nowhere in its bytes: it is counted.
 //!
 //! Base offset, length, epoch and magic lie outside the CRC: a point between two entries checks them against the entry before.
 
@@ -31,6 +32,8 @@ pub enum RaftEntryKind {
     Membership = 1,
     /// A command to the machine (the machine's bytes).
     Command = 2,
+    /// What stands in for an entry that could not be read any more; what it was, nobody knows. Only a repair writes it.
+    Lost = 3,
 }
 
 impl RaftEntryKind {
@@ -41,6 +44,7 @@ impl RaftEntryKind {
             0 => Some(Self::Blank),
             1 => Some(Self::Membership),
             2 => Some(Self::Command),
+            3 => Some(Self::Lost),
             _ => None,
         }
     }
@@ -140,11 +144,11 @@ impl Point {
     pub(super) fn step(&self, header: &BatchHeader, limit: u64) -> Result<Self, Fault> {
         let well_formed = match header.magic {
             MAGIC => header.last_offset_delta >= 0,
-            RAFT_MAGIC => {
-                header.last_offset_delta == -1
-                    && header.record_count == 0
-                    && RaftEntryKind::from_attributes(header.attributes).is_some()
-            }
+            RAFT_MAGIC => match RaftEntryKind::from_attributes(header.attributes) {
+                Some(RaftEntryKind::Lost) => header.last_offset_delta >= -1 && header.record_count == 0,
+                Some(_) => header.last_offset_delta == -1 && header.record_count == 0,
+                None => false,
+            },
             _ => false,
         };
         if !well_formed {
@@ -219,10 +223,46 @@ impl Stamped {
     }
 }
 
+/// The least that an entry takes.
+pub(super) const MIN_ENTRY_BYTES: u64 = HEADER_BYTES as u64;
+
+/// An entry that stands in for one that is lost: a header, and zeros.
+pub(super) struct Lost {
+    pub(super) header: [u8; HEADER_BYTES],
+    pub(super) body_bytes: u64,
+}
+
+impl Lost {
+    /// For so many offsets from one on.
+    ///
+    /// # Panics
+    /// If it were longer, or had more offsets, than an entry can have.
+    pub(super) fn new(id: LogId, base_offset: Offset, offsets: i64, body_bytes: u64) -> Self {
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        let body = usize::try_from(body_bytes).expect("the caller splits what is longer");
+        let mut header =
+            own_header(id, base_offset, RaftEntryKind::Lost, body).expect("the caller splits what is longer");
+        header.last_offset_delta = i32::try_from(offsets - 1).expect("the caller splits what is more");
+        let encoded = header.encode();
+        let mut parts = vec![&encoded[CRC_FROM..]];
+        parts.extend(std::iter::repeat_n(&ZEROS[..], body / ZEROS.len()));
+        parts.push(&ZEROS[..body % ZEROS.len()]);
+        header.crc = crc32c(&parts);
+        Self { header: header.encode(), body_bytes }
+    }
+}
+
 fn raft_header(id: LogId, base_offset: Offset, kind: RaftEntryKind, body: &[u8]) -> Option<BatchHeader> {
-    let mut header = BatchHeader {
+    let mut header = own_header(id, base_offset, kind, body.len())?;
+    header.crc = crc32c(&[&header.encode()[CRC_FROM..], body]);
+    Some(header)
+}
+
+/// The header of one of Raft's own entries, without its CRC.
+fn own_header(id: LogId, base_offset: Offset, kind: RaftEntryKind, body_bytes: usize) -> Option<BatchHeader> {
+    Some(BatchHeader {
         base_offset: base_offset.0,
-        batch_length: i32::try_from(HEADER_BYTES - 12 + body.len()).ok()?,
+        batch_length: i32::try_from(HEADER_BYTES - 12 + body_bytes).ok()?,
         leader_epoch: id.term.epoch(),
         magic: RAFT_MAGIC,
         crc: 0,
@@ -234,9 +274,12 @@ fn raft_header(id: LogId, base_offset: Offset, kind: RaftEntryKind, body: &[u8])
         producer_epoch: -1,
         base_sequence: -1,
         record_count: 0,
-    };
-    header.crc = crc32c(&[&header.encode()[CRC_FROM..], body]);
-    Some(header)
+    })
+}
+
+/// What an entry of Raft's own is; `None`: a batch.
+pub(super) fn kind_of(header: &BatchHeader) -> Option<RaftEntryKind> {
+    RaftEntryKind::from_attributes(header.attributes).filter(|_| header.magic == RAFT_MAGIC)
 }
 
 /// An entry's size in the log.
@@ -256,8 +299,8 @@ pub(super) fn is_intact(entry: &[u8]) -> bool {
 
 /// Takes whole bytes of an entry apart.
 pub(super) fn body_of(header: &BatchHeader, entry: Bytes) -> Body {
-    match RaftEntryKind::from_attributes(header.attributes) {
-        Some(kind) if header.magic == RAFT_MAGIC => Body::Raft { kind, body: entry.slice(HEADER_BYTES..) },
-        _ => Body::Records(entry),
+    match kind_of(header) {
+        Some(kind) => Body::Raft { kind, body: entry.slice(HEADER_BYTES..) },
+        None => Body::Records(entry),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::entry::Point;
+use super::entry::{Point, RaftEntryKind, kind_of};
 use super::error::{Damage, ReadError};
 use super::index::Gap;
 use super::partition::Log;
@@ -128,7 +128,7 @@ impl Log {
                             if full || next.offset > visible_end {
                                 return Ok(fetched);
                             }
-                            if next.offset > at.offset {
+                            if kind_of(&header).is_none() {
                                 fetched.slices.push(Bytes::copy_from_slice(walker.bytes(at.pos, size)?));
                                 fetched.bytes += size;
                             }
@@ -188,17 +188,24 @@ impl Log {
         let trusted = segment.trusted_until(seek.from.pos, wanted)?;
         // Walks from the mark to the batch: header by header, and only through what is trusted.
         let mut walk = Walk { segment, trusted, end, walker: Walker::headers(segment.file.as_ref(), end.pos) };
-        let mut at = seek.from;
+        let (mut at, mut from, mut passed) = (seek.from, from, false);
         let first = loop {
             match walk.next(at)? {
                 Step::To(next) if next.offset > from => break next,
                 Step::To(next) => at = next,
+                Step::Lost(next) if next.offset > visible_end => {
+                    return Ok(Part::Spans { spans: Vec::new(), next_offset: from });
+                }
+                // The offset asked for is lost: the first batch behind it answers.
+                Step::Lost(next) if next.offset > from => (at, from, passed) = (next, next.offset, true),
+                Step::Lost(next) => at = next,
                 Step::Cold => {
                     let to = wanted.max(walk.trusted + 1).min(end.pos).max(at.pos + 1);
                     return Ok(cold(Some((at.pos, to))));
                 }
                 Step::Bad(bad) if bad.to.offset > from || bad.to.pos >= end.pos => return Ok(Part::Bad(bad)),
                 Step::Bad(bad) => at = bad.to,
+                Step::End if passed => return Ok(Part::Spans { spans: Vec::new(), next_offset: from }),
                 Step::End => return Ok(Part::Bad(missing(at, end))),
             }
         };
@@ -240,6 +247,8 @@ const HEADER: u64 = 61;
 
 enum Step {
     To(Point),
+    /// Behind an entry that stands in for a lost one.
+    Lost(Point),
     Cold,
     Bad(Bad),
     End,
@@ -266,7 +275,9 @@ impl Walk<'_> {
             return Ok(Step::Cold);
         }
         match self.walker.header(at)? {
-            Ok((_, next)) if self.within(next.pos)? => Ok(Step::To(next)),
+            Ok((header, next)) if self.within(next.pos)? => {
+                Ok(if kind_of(&header) == Some(RaftEntryKind::Lost) { Step::Lost(next) } else { Step::To(next) })
+            }
             Ok(_) => Ok(Step::Cold),
             Err(fault) => Ok(Step::Bad(Bad { from: at, to: self.end, fault })),
         }
@@ -301,8 +312,8 @@ impl Walk<'_> {
         }
         while at.pos < limit {
             match self.next(at)? {
-                Step::To(next) if next.pos <= limit && next.offset <= visible_end => at = next,
-                Step::To(_) | Step::Cold | Step::Bad(_) | Step::End => break,
+                Step::To(next) | Step::Lost(next) if next.pos <= limit && next.offset <= visible_end => at = next,
+                Step::To(_) | Step::Lost(_) | Step::Cold | Step::Bad(_) | Step::End => break,
             }
         }
         Ok(at)

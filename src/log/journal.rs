@@ -11,6 +11,7 @@
 //!
 //! It never looks into votes, memberships or machines, and knows nothing of segments.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -76,6 +77,14 @@ impl Journal {
     pub fn open(disk: Arc<dyn Disk>) -> Result<Arc<Self>, JournalError> {
         let (file, groups) = JournalFile::open(disk.as_ref())?;
         Ok(Self::with(disk, file, groups))
+    }
+
+    /// What a journal holds of each group, read without changing anything: for when no broker runs.
+    ///
+    /// # Errors
+    /// As for [`Journal::open`].
+    pub fn look(disk: &dyn Disk) -> Result<BTreeMap<PartitionId, GroupState>, JournalError> {
+        JournalFile::look(disk).map(|groups| groups.0)
     }
 
     fn with(disk: Arc<dyn Disk>, file: JournalFile, groups: Groups) -> Arc<Self> {

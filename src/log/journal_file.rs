@@ -77,26 +77,8 @@ impl JournalFile {
         // and a sync that failed unseen leaves memory and device different, so ask the device.
         file.sync()?;
         file.evict()?;
+        let (groups, end, seq) = read(file.as_ref())?;
         let len = file.len()?;
-        let (mut groups, mut end, mut seq) = (Groups::default(), 0, None);
-        while let Found::Frame { seq: found, payload, next } = read_frame(file.as_ref(), end, len)? {
-            if seq.is_some_and(|last: u64| found != last + 1) {
-                return Err(JournalError::Damaged { position: end });
-            }
-            let records = Record::decode_all(payload).map_err(|_| JournalError::Damaged { position: end })?;
-            match (seq, records.first()) {
-                (Some(_), _) | (None, Some(Record::Format(FORMAT_VERSION))) => {}
-                (None, Some(Record::Format(found))) => return Err(JournalError::Version { found: *found }),
-                (None, _) => return Err(JournalError::Damaged { position: end }),
-            }
-            records.into_iter().for_each(|record| groups.apply(record));
-            (end, seq) = (next, Some(found));
-        }
-        // The first frame is durable before the file has this name.
-        let Some(seq) = seq else { return Err(JournalError::Damaged { position: 0 }) };
-        if later_frame(file.as_ref(), end + ALIGN, len, seq)? {
-            return Err(JournalError::Damaged { position: end });
-        }
         if len > end {
             file.set_len(end)?;
         }
@@ -109,6 +91,16 @@ impl JournalFile {
             // Retried with each frame.
             Ok(()) | Err(_) => Ok((journal, groups)),
         }
+    }
+
+    /// Reads what a journal holds, and changes nothing.
+    pub(super) fn look(disk: &dyn Disk) -> Result<Groups, JournalError> {
+        let file = disk.open(JOURNAL, Open::ReadOnly).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => JournalError::Missing,
+            _ => error.into(),
+        })?;
+        file.evict()?;
+        read(file.as_ref()).map(|(groups, ..)| groups)
     }
 
     /// Writes a journal of just these records beside the old one, if any, and puts it in its place.
@@ -219,6 +211,31 @@ impl JournalFile {
         self.allocated = to;
         Ok(())
     }
+}
+
+/// Folds all frames; also where the last one ends, and its number. A torn last frame is left out.
+fn read(file: &dyn DiskFile) -> Result<(Groups, u64, u64), JournalError> {
+    let len = file.len()?;
+    let (mut groups, mut end, mut seq) = (Groups::default(), 0, None);
+    while let Found::Frame { seq: found, payload, next } = read_frame(file, end, len)? {
+        if seq.is_some_and(|last: u64| found != last + 1) {
+            return Err(JournalError::Damaged { position: end });
+        }
+        let records = Record::decode_all(payload).map_err(|_| JournalError::Damaged { position: end })?;
+        match (seq, records.first()) {
+            (Some(_), _) | (None, Some(Record::Format(FORMAT_VERSION))) => {}
+            (None, Some(Record::Format(found))) => return Err(JournalError::Version { found: *found }),
+            (None, _) => return Err(JournalError::Damaged { position: end }),
+        }
+        records.into_iter().for_each(|record| groups.apply(record));
+        (end, seq) = (next, Some(found));
+    }
+    // The first frame is durable before the file has this name.
+    let Some(seq) = seq else { return Err(JournalError::Damaged { position: 0 }) };
+    if later_frame(file, end + ALIGN, len, seq)? {
+        return Err(JournalError::Damaged { position: end });
+    }
+    Ok((groups, end, seq))
 }
 
 /// An upper bound of a frame's size.

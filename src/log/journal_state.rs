@@ -36,6 +36,18 @@ impl GroupState {
         self.descriptors.iter().rev().find(|it| it.roll && it.next_offset <= log_start)
     }
 
+    /// The entry that another replica's state stands at, if a restart begins with one.
+    pub(super) fn received(&self) -> Option<LogId> {
+        self.checkpoint().filter(|it| it.place.is_none()).map(|it| it.id)
+    }
+
+    /// The raft cut. Another replica's state cuts the log too: what stood before may be another history, and a crash may have come between
+    /// the descriptor and the record of the cut.
+    pub(super) fn cut(&self) -> Option<LogId> {
+        let received = self.received();
+        if received.map(|id| id.index) > self.purged.map(|id| id.index) { received } else { self.purged }
+    }
+
     pub(super) fn apply(&mut self, change: Change) {
         match change {
             Change::Vote(vote) => self.vote = Some(vote),

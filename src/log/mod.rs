@@ -45,6 +45,11 @@ mod recovery_files;
 mod recovery_scan;
 #[cfg(test)]
 mod recovery_tests;
+pub mod repair;
+mod repair_holes;
+#[cfg(test)]
+mod repair_tests;
+mod resync;
 pub mod retention;
 mod segment;
 mod trim;
@@ -66,4 +71,5 @@ pub use lookup::TimedOffset;
 pub use name::{SegmentName, TOPICS, directory};
 pub use partition::{Appended, Log, LogConfig, LogState, OpenAfter, SegmentInfo};
 pub use recovery::{CutReport, Recovered};
+pub use repair_holes::Hole;
 pub use trim::Deleted;

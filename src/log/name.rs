@@ -17,6 +17,9 @@ pub(super) const INDEX: &str = ".index";
 /// What a file with bytes that recovery cut off ends with.
 pub(super) const CUT: &str = ".cut";
 
+/// What a file with bytes that a repair took out ends with.
+pub(super) const DAMAGED: &str = ".damaged";
+
 /// What a segment is called: where it begins, and its generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentName {

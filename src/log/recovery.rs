@@ -85,7 +85,7 @@ impl Log {
             disk.sync_dir(&dir)?;
         }
         let mut group = journal.group(id);
-        if let Some(cut) = received_cut(&group) {
+        if let Some(cut) = group.cut().filter(|cut| group.purged != Some(*cut)) {
             group.purged = Some(cut);
             journal.put_purged(id, cut);
         }
@@ -93,13 +93,6 @@ impl Log {
         let recovery = Recovery { disk, journal, id, dir, config, clean: how.clean, group };
         recovery.run(files)
     }
-}
-
-/// A descriptor that came from another replica cuts the log at its entry: what stood before may be another history, and a crash may have
-/// come between the descriptor and the cut. `None`: the journal has the cut already, or there is no such descriptor.
-fn received_cut(group: &GroupState) -> Option<LogId> {
-    let received = group.checkpoint().filter(|it| it.place.is_none())?.id;
-    (Some(received.index) > group.purged.map(|id| id.index)).then_some(received)
 }
 
 struct Recovery {
@@ -114,14 +107,9 @@ struct Recovery {
 
 impl Recovery {
     fn run(self, mut files: Files) -> Result<(Log, Recovered), LogError> {
-        let marks: Vec<Mark> =
-            self.group.mark.into_iter().chain(self.group.checkpoint().and_then(Descriptor::mark)).collect();
-        let durable = marks.iter().filter_map(|mark| clamp(&files, mark)).max();
-        // Where the log begins anew, nothing before that point is needed, and nothing may be left of it.
-        let received = self.group.checkpoint().filter(|it| it.place.is_none()).map(|it| it.id.index);
-        let durable = durable.filter(|durable| Some(*durable) > received);
-        let live = |mark: &Mark| clamp(&files, mark) == Some(mark.id.index);
-        let marks: Vec<Mark> = marks.iter().copied().filter(live).collect();
+        let durable = files.durable(&self.group);
+        let marks = self.group.mark.into_iter().chain(self.group.checkpoint().and_then(Descriptor::mark));
+        let marks: Vec<Mark> = marks.filter(|mark| files.vouched(mark) == Some(mark.id.index)).collect();
         // Before this recovery adds its own, which names alone would not tell from older ones.
         prune_cuts(self.disk.as_ref(), &self.dir)?;
         let headless = self.put_headless_aside(&mut files, durable.is_some())?;
@@ -136,7 +124,7 @@ impl Recovery {
                 file.file.evict()?;
             }
         }
-        let scan = Scan { files: &files, durable, marks, epochs: EpochTable::default(), last: None };
+        let scan = Scan { files: &files, durable, marks, terms: None, epochs: EpochTable::default(), last: None };
         let outcome = scan.run(start)?;
         let mut recovered =
             Recovered { forgotten: outcome.forgotten || lost, read_bytes: outcome.read_bytes, ..Recovered::default() };
@@ -294,12 +282,15 @@ impl Recovery {
             Mark { id, next_offset, place }
         });
         recovered.damage = damage_of(&segments);
-        if let (Some(missing), Some(purged_end)) = (segments.first(), self.group.purged)
-            && missing.name.first_index > purged_end.index.next()
+        let known = self.group.mark.is_some() || !self.group.descriptors.is_empty();
+        let first = self.group.purged.map(|cut| cut.index.next()).or(known.then_some(RaftIndex(0)));
+        if let (Some(kept), Some(first)) = (segments.first(), first)
+            && kept.name.first_index > first
         {
-            let to = Point::start_of(missing.name);
-            let from = Point { index: purged_end.index.next(), ..to };
-            recovered.damage.insert(0, missing.damage(Bad { from, to, fault: Fault::Missing }));
+            let to = Point::start_of(kept.name);
+            recovered
+                .damage
+                .insert(0, kept.damage(Bad { from: Point { index: first, ..to }, to, fault: Fault::Missing }));
         }
         recovered.committed =
             self.group.committed.map(|it| last.map_or(it, |last| last.min(it))).filter(|_| last.is_some());
@@ -360,15 +351,6 @@ impl Recovery {
             segments.push(Segment::new(&self.dir, file.name, Arc::clone(&file.file), state));
         }
         Ok(segments)
-    }
-}
-
-/// The last entry that a mark of the journal vouches for, now that later files may have superseded some. `None`: none.
-fn clamp(files: &Files, mark: &Mark) -> Option<RaftIndex> {
-    let index = mark.id.index;
-    match files.superseded_from(mark.place.segment.generation) {
-        Some(from) if from <= index => Some(RaftIndex(from.0.checked_sub(1)?)),
-        Some(_) | None => Some(index),
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
+use super::descriptor::{Descriptor, Mark};
 use super::disk::{Disk, DiskFile, Open};
+use super::journal::GroupState;
 use super::name::{CUT, INDEX, LOG, SegmentName};
 use super::segment::path;
 use crate::ids::{LogId, RaftIndex};
@@ -39,7 +41,21 @@ pub(super) struct Files {
 impl Files {
     /// Lists a log's directory and clears it of what is no part of the log: superseded segments, those that lie whole at or below the
     /// raft cut (an interrupted deletion), and indexes without a segment.
-    pub(super) fn open(disk: &dyn Disk, dir: &str, purged: Option<LogId>) -> io::Result<Self> {
+    pub(super) fn open(disk: &dyn Disk, dir: &str, cut: Option<LogId>) -> io::Result<Self> {
+        let (files, gone) = Self::list(disk, dir, cut, Open::Existing)?;
+        for path in &gone {
+            disk.remove_file(path)?;
+        }
+        Ok(files)
+    }
+
+    /// The same, but changes nothing.
+    pub(super) fn look(disk: &dyn Disk, dir: &str, cut: Option<LogId>) -> io::Result<Self> {
+        Self::list(disk, dir, cut, Open::ReadOnly).map(|(files, _)| files)
+    }
+
+    /// What is part of the log, and the files that are not.
+    fn list(disk: &dyn Disk, dir: &str, purged: Option<LogId>, how: Open) -> io::Result<(Self, Vec<String>)> {
         let (mut names, mut indexes) = (BTreeSet::new(), BTreeSet::new());
         for entry in disk.list(dir)?.into_iter().filter(|entry| !entry.is_dir) {
             if let Some(name) = entry.name.strip_suffix(LOG).and_then(SegmentName::parse) {
@@ -65,19 +81,34 @@ impl Files {
         let below = |next: &SegmentName| purged.is_some_and(|purged| next.first_index.0 <= purged.index.0 + 1);
         let dropped = live.windows(2).take_while(|pair| below(&pair[1].0)).count();
         gone.extend(live.drain(..dropped).map(|(name, _)| name));
-        for name in &gone {
-            disk.remove_file(&path(dir, *name, LOG))?;
-        }
-        for name in indexes.iter().filter(|name| gone.contains(name) || !names.contains(name)) {
-            disk.remove_file(&path(dir, *name, INDEX))?;
-        }
+        let stray = indexes.iter().filter(|name| gone.contains(name) || !names.contains(name));
+        let stray = stray.map(|name| path(dir, *name, INDEX));
+        let removed: Vec<String> = gone.iter().map(|name| path(dir, *name, LOG)).chain(stray).collect();
         indexes.retain(|name| names.contains(name) && !gone.contains(name));
         let live = live.into_iter().map(|(name, superseded_from)| {
-            let file = disk.open(&path(dir, name, LOG), Open::Existing)?;
+            let file = disk.open(&path(dir, name, LOG), how)?;
             let len = file.len()?;
             Ok(LiveFile { name, file, len, superseded_from })
         });
-        Ok(Self { live: live.collect::<io::Result<_>>()?, generation, changed: !gone.is_empty(), indexes })
+        let live = live.collect::<io::Result<_>>()?;
+        Ok((Self { live, generation, changed: !gone.is_empty(), indexes }, removed))
+    }
+
+    /// The last entry that a mark vouches for, now that later files may have superseded some. `None`: none.
+    pub(super) fn vouched(&self, mark: &Mark) -> Option<RaftIndex> {
+        let index = mark.id.index;
+        match self.superseded_from(mark.place.segment.generation) {
+            Some(from) if from <= index => Some(RaftIndex(from.0.checked_sub(1)?)),
+            Some(_) | None => Some(index),
+        }
+    }
+
+    /// The last entry that the journal vouches for.
+    pub(super) fn durable(&self, group: &GroupState) -> Option<RaftIndex> {
+        let marks = group.mark.into_iter().chain(group.checkpoint().and_then(Descriptor::mark));
+        let durable = marks.filter_map(|mark| self.vouched(&mark)).max();
+        // Where the log begins anew, nothing before that point is needed, and nothing may be left of it.
+        durable.filter(|durable| Some(*durable) > group.received().map(|id| id.index))
     }
 
     /// Removes the indexes of the files from number `from` on, which may have lost what those speak of, and may get other entries in its

@@ -8,6 +8,7 @@ use super::entry::{Fault, Point, term_of};
 use super::epochs::EpochTable;
 use super::index::Index;
 use super::recovery_files::{Files, LiveFile};
+use super::resync::resync;
 use super::segment::Bad;
 use super::walk::Walker;
 use crate::ids::{LogId, RaftIndex, Term};
@@ -52,6 +53,8 @@ pub(super) struct Scan<'a> {
     pub(super) durable: Option<RaftIndex>,
     /// Points that the journal knows, where reading can go on behind damage.
     pub(super) marks: Vec<Mark>,
+    /// The terms of the entries up to one, if they are known.
+    pub(super) terms: Option<(EpochTable, RaftIndex)>,
     pub(super) epochs: EpochTable,
     pub(super) last: Option<LogId>,
 }
@@ -135,20 +138,30 @@ impl Scan<'_> {
     }
 
     fn entry(&self, walker: &mut Walker<'_>, at: Point) -> io::Result<Result<(BatchHeader, Point), Fault>> {
-        let found = walker.entry(at)?;
-        let floor = self.last.map_or(Term(0), |last| last.term);
-        Ok(found.and_then(|(header, next)| match term_of(&header) < floor {
-            true => Err(Fault::Epoch(header.leader_epoch)),
-            false => Ok((header, next)),
-        }))
+        let (header, next) = match walker.entry(at)? {
+            Ok(found) => found,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let (term, floor) = (term_of(&header), self.last.map_or(Term(0), |last| last.term));
+        let known = self.terms.as_ref().filter(|(_, upto)| at.index <= *upto);
+        let fits = match known.and_then(|(table, _)| table.term_at(at.index)) {
+            Some(known) => term == known,
+            // The epoch is not under the CRC: one that is too high would make all that follow look too low.
+            None if term > floor => match walker.header(next)? {
+                Ok((after, _)) => !(floor..term).contains(&term_of(&after)),
+                Err(_) => true,
+            },
+            None => term == floor,
+        };
+        Ok(if fits { Ok((header, next)) } else { Err(Fault::Epoch(header.leader_epoch)) })
     }
 
     fn was_durable(&self, index: RaftIndex) -> bool {
         self.durable.is_some_and(|durable| index <= durable)
     }
 
-    /// Where to go on behind damage at `at`: behind the entry, if its header still fits and so does what follows; otherwise at the next
-    /// point that the journal knows, or at the next file.
+    /// Where to go on behind damage at `at`: behind the entry, if its header still fits and so does what follows; otherwise at the first
+    /// entry that leads to the next point that the journal knows, or to the next file.
     fn resume(
         &self,
         number: usize,
@@ -167,11 +180,15 @@ impl Scan<'_> {
         let known =
             known.map(|mark| Point { pos: mark.place.position, index: mark.id.index.next(), offset: mark.next_offset });
         let after = known.filter(|point| point.pos > at.pos && point.pos <= file.len && point.index > at.index).min();
-        if after.is_some() {
-            return Ok(after);
+        let floor = self.last.map_or(Term(0), |last| last.term);
+        if let Some(after) = after {
+            return resync(file.file.as_ref(), at, after, floor).map(Some);
         }
         let next = self.files.live.get(number + 1).map(|next| Point { pos: file.len, ..Point::start_of(next.name) });
-        Ok(next.filter(|next| next.index > at.index && self.was_durable(RaftIndex(next.index.0 - 1))))
+        match next.filter(|next| next.index > at.index && self.was_durable(RaftIndex(next.index.0 - 1))) {
+            Some(next) => resync(file.file.as_ref(), at, next, floor).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Takes over what the journal says of a point that damage was skipped to.

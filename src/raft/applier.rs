@@ -23,7 +23,7 @@ use super::types::{
     raft_log_id,
 };
 use crate::ids::{LogId, Offset, RaftIndex, ReplicaId, Term};
-use crate::log::entry::EntrySummary;
+use crate::log::entry::{EntrySummary, RaftEntryKind};
 use crate::log::journal::Journal;
 use crate::log::{Descriptor, Log, LogError};
 use crate::machine::{Committed, Machine, What};
@@ -162,6 +162,8 @@ impl<M: Machine> Applier<M> {
 
     fn apply_summary(&mut self, id: LogId, summary: &EntrySummary) -> io::Result<()> {
         match &summary.raft_body {
+            // What it was, nobody knows; the operator has been told.
+            Some((RaftEntryKind::Lost, _)) => self.next_offset = Offset(summary.header.next_offset()),
             Some((_, body)) => self.fold(id, What::Command(body))?,
             None => {
                 self.fold(id, What::Records(&summary.header))?;

@@ -332,7 +332,9 @@ pub(super) fn summary_entry(summary: EntrySummary) -> io::Result<RaftEntry> {
     let payload = match &summary.raft_body {
         Some((RaftEntryKind::Blank, _)) => EntryPayload::blank(),
         Some((RaftEntryKind::Membership, body)) => EntryPayload::Membership(decode_membership(body)?),
-        Some((RaftEntryKind::Command, _)) | None => EntryPayload::Normal(Command::Stored(Box::new(summary))),
+        Some((RaftEntryKind::Command | RaftEntryKind::Lost, _)) | None => {
+            EntryPayload::Normal(Command::Stored(Box::new(summary)))
+        }
     };
     Ok(entry(id, payload))
 }
@@ -343,6 +345,9 @@ fn stored_entry(stored: StoredEntry) -> io::Result<RaftEntry> {
         Body::Raft { kind: RaftEntryKind::Blank, .. } => EntryPayload::blank(),
         Body::Raft { kind: RaftEntryKind::Membership, body } => EntryPayload::Membership(decode_membership(&body)?),
         Body::Raft { kind: RaftEntryKind::Command, body } => EntryPayload::Normal(Command::Machine(body)),
+        Body::Raft { kind: RaftEntryKind::Lost, .. } => {
+            return Err(io::Error::other(format!("entry {} was lost: nobody knows what to send", stored.id)));
+        }
     };
     Ok(entry(stored.id, payload))
 }

@@ -206,6 +206,7 @@ async fn the_log_store_passes_openrafts_own_suite() {
 struct Life {
     group: Group<PartitionMachine>,
     seen: Arc<Seen>,
+    journal: Arc<Journal>,
 }
 
 async fn live(disk: &MemDisk) -> Life {
@@ -215,6 +216,7 @@ async fn live(disk: &MemDisk) -> Life {
         None => PartitionMachine::default(),
     };
     let seen = Arc::new(Seen::default());
+    let journal = Arc::clone(&parts.journal);
     let group = Group::lead(GroupConfig {
         me: ME,
         log: parts.log,
@@ -229,7 +231,7 @@ async fn live(disk: &MemDisk) -> Life {
     })
     .await
     .unwrap();
-    Life { group, seen }
+    Life { group, seen, journal }
 }
 
 fn batch(text: &str) -> Command {
@@ -351,4 +353,31 @@ fn a_log_is_taken_over_by_a_later_incarnation_of_its_only_voter_and_by_nobody_el
     store.found(replica(1, 6), None).unwrap();
     assert_eq!(last(), Some(1));
     assert!(store.found(replica(1, 5), None).is_err(), "who was replaced does not come back");
+}
+
+#[tokio::test]
+async fn a_group_goes_on_over_entries_that_a_repair_took_out() {
+    let disk = MemDisk::inline();
+    let life = live(&disk).await;
+    let term = life.group.term().unwrap();
+    let mut next = 0;
+    // Until the last segment, which no checkpoint covers, has some entries.
+    while next < 20 || life.group.log().segments().unwrap().last().unwrap().size_bytes < 1200 {
+        propose(&life, term, batch(&"r".repeat(300))).await.unwrap();
+        next += 1;
+    }
+    life.group.log().mark_flushed();
+    life.journal.sync(Box::new(|outcome| outcome.unwrap()));
+    let disk = disk.crash_process();
+    let dir = crate::log::directory(ID);
+    let name = disk.list(&dir).unwrap().into_iter().rfind(|entry| entry.name.ends_with(".log")).unwrap().name;
+    disk.flip_bit(&format!("{dir}/{name}"), 500, 2).unwrap();
+    let group = Journal::look(&disk).unwrap().remove(&ID).unwrap();
+    let examined = crate::log::repair::examine(&disk, &group, ID).unwrap();
+    let lost = examined.behind_checkpoint().expect("a restart would have folded it").damage.clone();
+    examined.apply(&disk).unwrap();
+    let life = live(&disk).await;
+    assert_eq!(life.seen.0.lock().unwrap().unwrap().next_offset, Offset(next), "{lost}");
+    let term = life.group.term().unwrap();
+    assert_eq!(propose(&life, term, batch("on")).await.unwrap().applied.base_offset, Offset(next));
 }

@@ -10,6 +10,7 @@ mod kit;
 mod offsets;
 mod power_cut;
 mod producers;
+mod repair;
 mod settings;
 mod topics;
 mod versions;

@@ -70,21 +70,26 @@ def require_reported(broker: Ottla, said: int, file: Path) -> None:
     assert told and file.name in log, f"the log does not report the damage in {file.name}:\n{log[-1500:]}"
 
 
-def repair(data: Path, *more: str) -> str:
+def repair(data: Path, code: int, *more: str) -> str:
     command = [str(ottla_binary()), "repair", "--data-dir", str(data), *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     print(f"ottla repair {' '.join(more)} ended with {done.returncode}: {(done.stdout + done.stderr).strip()[:400]}")
-    assert done.returncode in (0, 1), "ottla repair failed"
+    assert done.returncode == code, f"ottla repair ended with {done.returncode} instead of {code}"
     return done.stdout + done.stderr
 
 
 def repair_takes_the_range_out(broker: Ottla, data: Path, file: Path, damaged: int) -> None:
     """Without --apply nothing changes; with it, all but the damaged record can be read."""
     before = file.read_bytes()
-    repair(data)
+    said = repair(data, 1)
+    assert file.name in said and f"{damaged}..{damaged + 1}" in said, "repair does not name the damage"
     assert file.read_bytes() == before, "repair without --apply changed the file"
-    repair(data, "--topic", TOPIC, "--partition", "0", "--apply")
+    repair(data, 0, "--topic", TOPIC, "--partition", "0", "--apply")
+    kept = [path for path in file.parent.iterdir() if path.name.endswith(".damaged")]
+    assert len(kept) == 1 and kept[0].read_bytes() in before, "the damaged bytes are not kept"
+    repair(data, 0)
     broker.start()
+    repair(data, 1)
     offset, read = 0, []
     with Wire(broker.bootstrap) as wire:
         while offset < RECORDS:
