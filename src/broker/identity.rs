@@ -148,7 +148,7 @@ fn io_error(doing: &'static str) -> impl Fn(io::Error) -> IdentityError {
 pub struct Inspected {
     /// Files that cannot be read or are missing, and what to do about each.
     pub problems: Vec<String>,
-    /// The record of the last life cannot be read. It can be taken away: the next start then reads back what it must.
+    /// The record of the last life cannot be read. [`replace_life`] helps: the next start then reads back what it must.
     pub life_is_damaged: bool,
     _lock: Box<dyn std::any::Any + Send + Sync>,
 }
@@ -182,14 +182,22 @@ pub fn inspect(disk: &Arc<dyn Disk>) -> Result<Inspected, IdentityError> {
     Ok(Inspected { problems, life_is_damaged, _lock: lock })
 }
 
-/// Puts a damaged record of the last life aside. Answers where.
+/// Keeps a copy of a damaged record of the last life, and writes in its place one that promises nothing: not a clean stop, and no kernel
+/// whose page cache could still be there. Answers where the copy is.
 ///
 /// # Errors
 /// Of the disk.
-pub fn put_life_aside(disk: &Arc<dyn Disk>) -> io::Result<String> {
+pub fn replace_life(disk: &Arc<dyn Disk>) -> Result<String, IdentityError> {
     let to = format!("{LIFE}.damaged");
-    disk.rename(LIFE, &to)?;
-    disk.sync_dir("")?;
+    let copy = || -> io::Result<()> {
+        let damaged = disk.open(LIFE, Open::ReadOnly)?;
+        let mut bytes = vec![0; FILE_BYTES_MAX];
+        let read = damaged.read_at(0, &mut bytes)?;
+        write_bytes(disk, &to, &bytes[..read])
+    };
+    copy().map_err(io_error("keep the damaged record of the last life"))?;
+    // There is always one: without any, the next start would take the directory for one that never ran.
+    write(disk, LIFE, &Life { state: LifeState::Running, boot_id: String::new() })?;
     Ok(to)
 }
 
@@ -289,17 +297,19 @@ fn read<T: for<'a> Deserialize<'a>>(disk: &Arc<dyn Disk>, file: &'static str) ->
 /// Replaces a file as a whole: a power cut leaves the old one or the new one.
 fn write<T: Serialize>(disk: &Arc<dyn Disk>, file: &'static str, value: &T) -> Result<(), IdentityError> {
     let text = toml::to_string(value).expect("plain structs have a TOML form");
+    write_bytes(disk, file, text.as_bytes()).map_err(io_error("write the data directory's identity"))
+}
+
+/// Puts a file in place as a whole, durably.
+fn write_bytes(disk: &Arc<dyn Disk>, file: &str, bytes: &[u8]) -> io::Result<()> {
     let new = format!("{file}.new");
-    let replace = || -> io::Result<()> {
-        match disk.remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let handle = disk.open(&new, Open::New)?;
-        handle.write_at(0, &[IoSlice::new(text.as_bytes())])?;
-        handle.sync()?;
-        disk.rename(&new, file)?;
-        disk.sync_dir("")
-    };
-    replace().map_err(io_error("write the data directory's identity"))
+    match disk.remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let handle = disk.open(&new, Open::New)?;
+    handle.write_at(0, &[IoSlice::new(bytes)])?;
+    handle.sync()?;
+    disk.rename(&new, file)?;
+    disk.sync_dir("")
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::identity::{IdentityError, inspect, put_life_aside};
+use super::identity::{IdentityError, inspect, replace_life};
 use crate::ids::{LogId, PartitionId, PartitionIndex, RaftIndex, TopicId};
 use crate::log::disk::Disk;
 use crate::log::entry::RaftEntryKind;
@@ -98,8 +98,7 @@ pub fn repair(disk: &Arc<dyn Disk>, wanted: &Wanted) -> Result<Report, RepairErr
     let inspected = inspect(disk)?;
     let mut report = Report { problems: inspected.problems, ..Report::default() };
     if inspected.life_is_damaged && wanted.apply {
-        let aside =
-            put_life_aside(disk).map_err(|error| failed("put the record of the last life aside", error.into()))?;
+        let aside = replace_life(disk)?;
         report.done.push(format!(
             "the record of the last life cannot be read and is kept as {aside}; the next start reads back more"
         ));

@@ -1,6 +1,10 @@
 //! Page-cache topics over lives of the broker: what a power cut may take, and that the replica which forgot it is another one then.
 
+use std::sync::Arc;
+
+use ottla::broker::repair::{Wanted, repair};
 use ottla::ids::TopicId;
+use ottla::log::disk::Disk;
 use ottla::log::mem_disk::MemDisk;
 use ottla::protocol::error_code::ErrorCode;
 use ottla::protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
@@ -107,4 +111,23 @@ fn a_replica_is_replaced_although_the_power_goes_again_while_the_broker_starts()
             break;
         }
     }
+}
+
+#[test]
+fn a_power_cut_is_noticed_although_the_record_of_the_last_life_had_to_be_repaired() {
+    let (disk, server, [cached, durable]) = written(3);
+    let before = [cached, durable].map(|id| server.incarnation(id));
+    disk.cut_power_now();
+    server.kill();
+
+    let disk = disk.after_power_cut();
+    disk.flip_bit("life.toml", 0, 7).unwrap();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let report = repair(&shared, &Wanted { apply: true, ..Wanted::default() }).unwrap();
+    assert_eq!(report.done.len(), 1, "{report:?}");
+    let server = Server::start_life(&disk, "first").unwrap();
+    let after = [cached, durable].map(|id| server.incarnation(id));
+    assert!(after[0] > before[0], "whichever kernel runs now, what the last one held cannot be vouched for");
+    assert_eq!(after[1], before[1]);
+    assert_eq!(read_all(&mut server.connect(), durable), RECORDS);
 }
