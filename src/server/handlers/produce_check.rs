@@ -9,6 +9,7 @@ use crate::protocol::compression::Compression;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::produce::{BatchIndexAndErrorMessage, PartitionProduceResponse};
 use crate::protocol::record::{ReadError, read_records};
+use crate::protocol::value::Text;
 use crate::server::error;
 
 /// `log_append_time` of a batch that keeps its producer's times.
@@ -18,6 +19,8 @@ const ZSTD_FROM: i16 = 7;
 /// What a batch may hold unpacked, as a multiple of `max.message.bytes`: the broker looks inside only of compacted topics' batches and of
 /// those it has to compress anew.
 const UNPACKED_FACTOR: usize = 64;
+/// Records at fault that one answer names. A small compressed batch holds millions, and an answer with all of them would take gigabytes.
+const RECORDS_NAMED_MAX: usize = 1000;
 
 /// A batch that may be submitted.
 pub(super) struct Checked {
@@ -43,13 +46,14 @@ impl Refused {
 
     /// What the client is told.
     pub(super) fn response(self, index: i32) -> PartitionProduceResponse {
+        let message = Text::from(self.message);
         let record_errors = self.records.into_iter().map(|batch_index| BatchIndexAndErrorMessage {
             batch_index,
-            batch_index_error_message: Some(self.message.as_str().into()),
+            batch_index_error_message: Some(message.clone()),
         });
         PartitionProduceResponse {
             record_errors: record_errors.collect(),
-            error_message: Some(self.message.as_str().into()),
+            error_message: Some(message),
             ..super::produce::failed(index, self.code)
         }
     }
@@ -119,6 +123,9 @@ fn check_keys(bytes: &Bytes, max_unpacked: usize) -> Result<(), Refused> {
         let record = record.map_err(|error| Refused::new(ErrorCode::INVALID_RECORD, error.to_string()))?;
         if record.key.is_none() {
             without.push(index);
+        }
+        if without.len() == RECORDS_NAMED_MAX {
+            break;
         }
     }
     if without.is_empty() {
@@ -208,6 +215,17 @@ mod tests {
         let compacted = config(&[("cleanup.policy", "compact")]);
         assert_eq!(code(&compacted, 9, batch(Compression::Gzip, NOW.0, None)), ErrorCode::INVALID_RECORD);
         assert_eq!(code(&compacted, 9, batch(Compression::Gzip, NOW.0, Some(b"k"))), ErrorCode::NONE);
+    }
+
+    #[test]
+    fn an_answer_names_so_many_records_at_most() {
+        let compacted = config(&[("cleanup.policy", "compact")]);
+        let mut builder = BatchBuilder::new(Compression::Gzip);
+        for _ in 0..RECORDS_NAMED_MAX + 10 {
+            builder.push(&NewRecord { timestamp: NOW.0, key: None, value: None, headers: &[] });
+        }
+        let refused = check(&compacted, 9, builder.build(), NOW).err().expect("no record has a key");
+        assert_eq!(refused.response(0).record_errors.len(), RECORDS_NAMED_MAX);
     }
 
     #[test]
