@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -27,6 +28,8 @@ const FULL_ROUND: u32 = 30;
 const TIME_ROUND: u32 = 300;
 /// Bytes appended since their partition's last descriptor, over the whole broker, at which all get one: bounds what a restart reads.
 const UNDESCRIBED_BYTES_MAX: u64 = 256 << 20;
+/// Partitions looked at at the same time.
+const TURNS_AT_ONCE: usize = 64;
 
 /// Runs until `stop` turns true.
 pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
@@ -56,22 +59,23 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
         round = (round + u32::from(second)) % TIME_ROUND;
         let look = Round { full: second && round.is_multiple_of(FULL_ROUND), by_time: second && round == 0 };
         let checkpoint = look.full || checkpoint_is_due;
+        let mut looked_at = Vec::new();
         for replica in inner.replicas.open() {
             let touched = replica.take_touched();
-            if touched || look.full {
-                visit(&inner, &replica, look).await;
-            }
             let rests = second && busy.remove(&replica.id());
             if touched {
-                replica.log().mark_flushed();
                 has_marks = true;
                 busy.insert(replica.id());
             }
-            if checkpoint || (rests && !touched) {
-                // One that rests now has nothing to read back, whatever ends the process.
-                replica.group().checkpoint().await;
+            // One that rests now has nothing to read back, whatever ends the process.
+            let checkpoint = checkpoint || (rests && !touched);
+            if touched || look.full || checkpoint {
+                looked_at.push(Turn { replica, touched, checkpoint });
             }
         }
+        // Each turn waits for its partition's own tasks: one after another, a thousand busy ones would take seconds.
+        let turns = futures::stream::iter(looked_at);
+        turns.for_each_concurrent(TURNS_AT_ONCE, |turn| turn.run(&inner, look)).await;
         if checkpoint {
             inner.controller.checkpoint().await;
             busy.clear();
@@ -82,6 +86,27 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
             inner.journal.sync(Box::new(drop));
         }
         producers.look(&inner, began.elapsed()).await;
+    }
+}
+
+/// What one partition's turn of a round is for.
+struct Turn {
+    replica: Arc<Replica>,
+    touched: bool,
+    checkpoint: bool,
+}
+
+impl Turn {
+    async fn run(self, inner: &Inner, look: Round) {
+        if self.touched {
+            self.replica.log().mark_flushed();
+        }
+        if self.checkpoint {
+            self.replica.group().checkpoint().await;
+        }
+        if self.touched || look.full {
+            visit(inner, &self.replica, look).await;
+        }
     }
 }
 
