@@ -150,11 +150,7 @@ impl Log {
     /// Of the disk.
     pub fn roll_due(&self, now: Timestamp, segment_ms: i64) -> Result<bool, LogError> {
         let Some(active) = self.active() else { return Ok(false) };
-        let unknown = active.lock().timestamps().is_none();
-        if unknown {
-            self.load_index(&active)?;
-        }
-        let first = active.lock().timestamps().map_or(-1, |(first, _)| first.0);
+        let first = self.first_timestamp_of(&active)?.0;
         Ok(first >= 0 && now.0.saturating_sub(first) >= segment_ms)
     }
 

@@ -84,6 +84,7 @@ impl Log {
             }
         }
         let Some((highest, segment)) = best else { return Ok(None) };
+        self.load_index(&segment)?;
         let from = segment.lock().index.as_ref().and_then(|index| index.seek_time(highest));
         let from = from.unwrap_or(Point::start_of(segment.name));
         let wanted = |header: &BatchHeader| header.max_timestamp >= highest.0;
@@ -105,16 +106,6 @@ impl Log {
     #[must_use]
     pub fn epoch_at(&self, offset: Offset) -> Option<Term> {
         self.shared().epochs.term_at_offset(offset)
-    }
-
-    fn max_timestamp_of(&self, segment: &Arc<Segment>) -> io::Result<Timestamp> {
-        let known = segment.lock().timestamps();
-        if let Some((_, max)) = known {
-            return Ok(max);
-        }
-        self.load_index(segment)?;
-        let known = segment.lock().timestamps();
-        Ok(known.map_or(NO_TIMESTAMP, |(_, max)| max))
     }
 }
 

@@ -7,6 +7,7 @@
 //! taken under `shared`, never the other way round.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -79,10 +80,6 @@ pub struct SegmentInfo {
     pub next_offset: Offset,
     /// Its data, in bytes.
     pub size_bytes: u64,
-    /// The highest timestamp of its first batch, -1 if it has none.
-    pub first_timestamp: Timestamp,
-    /// The highest timestamp of its batches, -1 if it has none.
-    pub max_timestamp: Timestamp,
     /// Whether nothing is appended to it any more.
     pub sealed: bool,
 }
@@ -186,32 +183,50 @@ impl Log {
         self.shared().segments.iter().map(|segment| segment.lock().end.pos).sum()
     }
 
-    /// The segments, oldest first. May block: a segment's timestamps are in its index, which may have to be read or built.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub fn segments(&self) -> Result<Vec<SegmentInfo>, LogError> {
-        let segments = self.shared().segments.clone();
-        let mut infos = Vec::with_capacity(segments.len());
-        for segment in segments {
-            let missing = segment.lock().timestamps().is_none();
-            if missing {
-                self.load_index(&segment)?;
-            }
+    /// The segments, oldest first.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let info = |segment: &Arc<Segment>| {
             let state = segment.lock();
-            let (first_timestamp, max_timestamp) = state.timestamps().unwrap_or((NO_TIMESTAMP, NO_TIMESTAMP));
-            infos.push(SegmentInfo {
+            SegmentInfo {
                 first_index: segment.name.first_index,
                 next_index: state.end.index,
                 base_offset: segment.name.first_offset,
                 next_offset: state.end.offset,
                 size_bytes: state.end.pos,
-                first_timestamp,
-                max_timestamp,
                 sealed: state.sealed,
-            });
+            }
+        };
+        self.shared().segments.iter().map(info).collect()
+    }
+
+    /// Whether all records of a segment are from before `than`. One whose records have no timestamps is not: nobody knows how old it is.
+    /// May block: only the index knows the highest timestamp, and it may have to be read or built.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn is_older(&self, segment: &SegmentInfo, than: Timestamp) -> Result<bool, LogError> {
+        if segment.base_offset == segment.next_offset {
+            return Ok(true);
         }
-        Ok(infos)
+        let is_it = |it: &&Arc<Segment>| {
+            it.name.first_index == segment.first_index && it.lock().end.offset == segment.next_offset
+        };
+        let Some(found) = self.shared().segments.iter().find(is_it).cloned() else { return Ok(false) };
+        // Nearly always enough, and much less to read.
+        if self.first_timestamp_of(&found)? >= than {
+            return Ok(false);
+        }
+        let newest = self.max_timestamp_of(&found)?;
+        Ok(newest != NO_TIMESTAMP && newest < than)
+    }
+
+    pub(super) fn first_timestamp_of(&self, segment: &Arc<Segment>) -> io::Result<Timestamp> {
+        segment.first_timestamp(|| self.load_index(segment).map(drop))
+    }
+
+    pub(super) fn max_timestamp_of(&self, segment: &Arc<Segment>) -> io::Result<Timestamp> {
+        segment.max_timestamp(|| self.load_index(segment).map(drop))
     }
 
     /// All damage that is known.
@@ -290,7 +305,7 @@ impl Log {
             let dropped = loaded.pop_front().expect("it was just counted");
             let mut state = dropped.lock();
             if state.sealed {
-                state.index = None;
+                state.drop_index();
             }
         }
         Ok(found)

@@ -5,27 +5,21 @@
 
 use super::journal::GroupState;
 use super::partition::SegmentInfo;
-use crate::ids::{LogId, Offset, Timestamp};
+use crate::ids::{LogId, Offset};
 
-/// What a topic keeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetentionLimits {
-    /// `retention.ms`; `None`: for ever.
-    pub ms: Option<u64>,
-    /// `retention.bytes`; `None`: any number.
-    pub bytes: Option<u64>,
-}
-
-/// The log start that retention wants, if it is higher than the present one. `now` in the clock of the records' timestamps.
-/// It may be the end of the active segment, when that is old too: [`super::Log::roll`] it, so that it can be deleted.
-#[must_use]
-pub fn new_log_start(
+/// The log start that retention wants, if it is higher than the present one: by size if the topic keeps at most `bytes`, and by time where
+/// `is_old` says that all of a segment's records are past their time. That is asked only as far as it matters. The answer may be the
+/// end of the active segment, when that is old too: [`super::Log::roll`] it, so that it can be deleted.
+///
+/// # Errors
+/// Those of `is_old`.
+pub fn new_log_start<E>(
     segments: &[SegmentInfo],
     log_start: Offset,
     high_watermark: Offset,
-    limits: RetentionLimits,
-    now: Timestamp,
-) -> Option<Offset> {
+    bytes: Option<u64>,
+    mut is_old: impl FnMut(&SegmentInfo) -> Result<bool, E>,
+) -> Result<Option<Offset>, E> {
     // What is below log start is gone already as far as anyone can see.
     let counted = segments.iter().filter(|segment| segment.next_offset > log_start);
     let mut size: u64 = counted.clone().map(|segment| segment.size_bytes).sum();
@@ -35,14 +29,14 @@ pub fn new_log_start(
             break;
         }
         let rest = size - segment.size_bytes;
-        let too_large = segment.sealed && limits.bytes.is_some_and(|bytes| rest >= bytes);
-        if !too_large && !limits.ms.is_some_and(|ms| is_older(segment.max_timestamp, ms, now)) {
+        let too_large = segment.sealed && bytes.is_some_and(|bytes| rest >= bytes);
+        if !too_large && !is_old(segment)? {
             break;
         }
         size = rest;
         start = segment.next_offset;
     }
-    (start > log_start).then_some(start)
+    Ok((start > log_start).then_some(start))
 }
 
 /// Up to where Raft may purge once log start has moved: the state there is what a lagging replica is sent, so that it gets all records
@@ -52,13 +46,10 @@ pub fn purge_point(group: &GroupState, log_start: Offset) -> Option<LogId> {
     group.snapshot(log_start).map(|descriptor| descriptor.id)
 }
 
-/// A segment without timestamps is kept: nobody knows how old it is.
-fn is_older(newest: Timestamp, ms: u64, now: Timestamp) -> bool {
-    newest.0 >= 0 && now.0.checked_sub(newest.0).and_then(|age| u64::try_from(age).ok()).is_some_and(|age| age > ms)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
     use crate::ids::RaftIndex;
 
@@ -71,45 +62,38 @@ mod tests {
                 base_offset: Offset(at * 100),
                 next_offset: Offset(at * 100 + 100),
                 size_bytes: 1000,
-                first_timestamp: Timestamp(at * 1000),
-                max_timestamp: Timestamp(at * 1000 + 999),
                 sealed,
             }
         };
         vec![segment(0, true), segment(1, true), segment(2, true), segment(3, false)]
     }
 
-    fn start(limits: RetentionLimits, log_start: i64, high_watermark: i64, now: i64) -> Option<i64> {
-        new_log_start(&segments(), Offset(log_start), Offset(high_watermark), limits, Timestamp(now)).map(|it| it.0)
+    fn start(old: usize, bytes: Option<u64>, log_start: i64, high_watermark: i64) -> Option<i64> {
+        let segments = segments();
+        let is_old = |segment: &SegmentInfo| {
+            let number = segments.iter().position(|it| it == segment).expect("one of them");
+            Ok::<_, Infallible>(number < old)
+        };
+        let Ok(start) = new_log_start(&segments, Offset(log_start), Offset(high_watermark), bytes, is_old);
+        start.map(|it| it.0)
     }
 
     #[test]
     fn segments_whose_newest_record_is_too_old_go() {
-        let limits = RetentionLimits { ms: Some(500), bytes: None };
-        assert_eq!(start(limits, 0, 400, 1499), None, "exactly as old as allowed");
-        assert_eq!(start(limits, 0, 400, 1500), Some(100));
-        assert_eq!(start(limits, 0, 400, 100_000), Some(400), "the active one too");
-        assert_eq!(start(limits, 0, 399, 100_000), Some(300), "but nothing that is not committed");
-        assert_eq!(start(limits, 150, 400, 2000), None);
-        assert_eq!(start(limits, 100, 400, 2500), Some(200));
-        assert_eq!(start(RetentionLimits::default(), 0, 400, 100_000), None);
+        assert_eq!(start(0, None, 0, 400), None);
+        assert_eq!(start(1, None, 0, 400), Some(100));
+        assert_eq!(start(4, None, 0, 400), Some(400), "the active one too");
+        assert_eq!(start(4, None, 0, 399), Some(300), "but nothing that is not committed");
+        assert_eq!(start(1, None, 150, 400), None);
+        assert_eq!(start(2, None, 100, 400), Some(200));
     }
 
     #[test]
     fn sealed_segments_go_while_the_rest_is_large_enough() {
-        let limits = |bytes| RetentionLimits { ms: None, bytes: Some(bytes) };
-        assert_eq!(start(limits(4000), 0, 400, 0), None);
-        assert_eq!(start(limits(3001), 0, 400, 0), None);
-        assert_eq!(start(limits(3000), 0, 400, 0), Some(100));
-        assert_eq!(start(limits(0), 0, 400, 0), Some(300), "the active segment stays");
-        assert_eq!(start(limits(1000), 250, 400, 0), Some(300), "what log start has passed is not counted");
-    }
-
-    #[test]
-    fn a_segment_without_timestamps_is_not_old() {
-        let mut segments = segments();
-        segments[0].max_timestamp = Timestamp(-1);
-        let limits = RetentionLimits { ms: Some(1), bytes: None };
-        assert_eq!(new_log_start(&segments, Offset(0), Offset(400), limits, Timestamp(1 << 40)), None);
+        assert_eq!(start(0, Some(4000), 0, 400), None);
+        assert_eq!(start(0, Some(3001), 0, 400), None);
+        assert_eq!(start(0, Some(3000), 0, 400), Some(100));
+        assert_eq!(start(0, Some(0), 0, 400), Some(300), "the active segment stays");
+        assert_eq!(start(0, Some(1000), 250, 400), Some(300), "what log start has passed is not counted");
     }
 }

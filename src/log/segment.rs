@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::chunks::{CHUNK_BYTES, Chunks, chunks};
 use super::disk::{Disk, DiskFile, Open};
-use super::entry::{Fault, Point, Stamped};
+use super::entry::{Fault, Point, RAFT_MAGIC, Stamped};
 use super::error::Damage;
 use super::index::{Index, NO_TIMESTAMP};
 use super::name::{INDEX, LOG, SegmentName};
 use super::walk::Walker;
 use crate::ids::{Offset, RaftIndex, Term, Timestamp};
+
+/// Entries of Raft's own that are passed over to find a segment's first batch.
+const ENTRIES_BEFORE_FIRST_BATCH: usize = 64;
 
 /// See the module's documentation.
 pub(super) struct Segment {
@@ -41,6 +44,10 @@ pub(super) struct State {
     pub(super) allocated: u64,
     /// It is rolled before it grows past this.
     pub(super) limit: u64,
+    /// The highest timestamp of the first batch, once it was looked up in the file.
+    first_timestamp: Option<Timestamp>,
+    /// The highest timestamp of all, of a sealed segment whose index was loaded once.
+    max_timestamp: Option<Timestamp>,
     /// Whether the file is, or is about to be, removed: nothing is written beside it.
     removed: bool,
 }
@@ -167,6 +174,47 @@ impl Segment {
             state.index = Some(index);
         }
         Ok(found.into_iter().map(|bad| self.damage(bad)).collect())
+    }
+
+    /// The highest timestamp of the first batch, -1 if there is none. Blocks for a moment: the first batch is nearly always at the file's
+    /// beginning.
+    pub(super) fn first_timestamp(&self, load: impl FnOnce() -> io::Result<()>) -> io::Result<Timestamp> {
+        let (known, end) = {
+            let state = self.lock();
+            (state.first_timestamp(), state.end)
+        };
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let mut walker = Walker::headers(self.file.as_ref(), end.pos);
+        let mut at = Point::start_of(self.name);
+        for _ in 0..ENTRIES_BEFORE_FIRST_BATCH {
+            if at.pos >= end.pos {
+                break;
+            }
+            match walker.header(at)? {
+                Ok((header, next)) if header.magic == RAFT_MAGIC => at = next,
+                Ok((header, _)) => {
+                    let first = Timestamp(header.max_timestamp);
+                    self.lock().first_timestamp = Some(first);
+                    return Ok(first);
+                }
+                // The index knows what to do about damage.
+                Err(_) => break,
+            }
+        }
+        load()?;
+        Ok(self.lock().first_timestamp().unwrap_or(NO_TIMESTAMP))
+    }
+
+    /// The highest timestamp of all batches, -1 if there is none. Blocks if the index has to be loaded.
+    pub(super) fn max_timestamp(&self, load: impl FnOnce() -> io::Result<()>) -> io::Result<Timestamp> {
+        let known = self.lock().max_timestamp();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        load()?;
+        Ok(self.lock().max_timestamp().unwrap_or(NO_TIMESTAMP))
     }
 
     fn read_index_file(&self, disk: &dyn Disk) -> io::Result<Option<(Index, Point)>> {
@@ -303,6 +351,8 @@ impl State {
             synced: end.pos,
             allocated: end.pos,
             limit: 0,
+            first_timestamp: None,
+            max_timestamp: None,
             removed: false,
         }
     }
@@ -353,16 +403,35 @@ impl State {
         self.synced = self.synced.min(end.pos);
         self.bad.retain(|bad| bad.from.pos < end.pos);
         // The mark before the cut does not say which timestamps lie between the two: have it built again when it is needed.
+        (self.index, self.first_timestamp, self.max_timestamp) = (None, None, None);
+    }
+
+    /// Frees a sealed segment's index. Its timestamps stay known: they are asked for again and again.
+    pub(super) fn drop_index(&mut self) {
+        self.max_timestamp = self.max_timestamp();
         self.index = None;
     }
 
-    /// The highest timestamps of the first batch and of all, if the index that knows them is loaded.
-    pub(super) fn timestamps(&self) -> Option<(Timestamp, Timestamp)> {
-        if self.end.pos == 0 {
-            return Some((NO_TIMESTAMP, NO_TIMESTAMP));
+    /// The highest timestamp of the first batch, -1 if there is none; `None` if it is not known without reading.
+    fn first_timestamp(&self) -> Option<Timestamp> {
+        match self.whole_index() {
+            Some(index) => Some(index.first_timestamp()),
+            None if self.end.pos == 0 => Some(NO_TIMESTAMP),
+            None => self.first_timestamp,
         }
-        let index = self.index.as_ref().filter(|index| index.from().pos == 0)?;
-        Some((index.first_timestamp(), index.max_timestamp()))
+    }
+
+    /// The highest timestamp of all batches, -1 if there is none; `None` if it is not known without the index.
+    fn max_timestamp(&self) -> Option<Timestamp> {
+        match self.whole_index() {
+            Some(index) => Some(index.max_timestamp()),
+            None if self.end.pos == 0 => Some(NO_TIMESTAMP),
+            None => self.max_timestamp,
+        }
+    }
+
+    fn whole_index(&self) -> Option<&Index> {
+        self.index.as_ref().filter(|index| index.from().pos == 0)
     }
 
     /// Where to walk from to the entry with an index; `None` if the index has to be loaded first.

@@ -117,7 +117,7 @@ impl Life {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let segments = self.replica.log().segments().unwrap();
+        let segments = self.replica.log().segments();
         panic!(
             "nothing was purged of {segments:#?}, at {:?} with {:#?}",
             self.replica.watermarks(),

@@ -20,8 +20,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use crate::ids::{Offset, PartitionId, ProducerId, RaftIndex, Term, Timestamp};
-use crate::log::retention::{RetentionLimits, new_log_start};
-use crate::log::{Log, LogConfig, LogError};
+use crate::log::retention::new_log_start;
+use crate::log::{Log, LogConfig, LogError, SegmentInfo};
 use crate::machine::partition::{Command, PartitionMachine};
 use crate::machine::producer_state::{Expired, Refusal};
 use crate::machine::topic_config::{Durability, TopicConfig};
@@ -271,7 +271,7 @@ impl Replica {
     }
 
     /// The log start that retention by size, and by time if wanted, asks for at `now`, if it is ahead of the present one. Rolls the active segment when its time has come.
-    /// Blocks: a segment's timestamps are in its index.
+    /// Blocks: timestamps are in the files.
     ///
     /// # Errors
     /// Of the log.
@@ -287,11 +287,13 @@ impl Replica {
         if !config.delete {
             return Ok(None);
         }
-        let limit = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok());
-        let ms = limit(config.retention_ms).filter(|_| by_time);
-        let limits = RetentionLimits { ms, bytes: limit(config.retention_bytes) };
+        let bytes = config.retention_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+        let ms = config.retention_ms.filter(|ms| by_time && *ms >= 0);
+        let oldest = ms.map(|ms| Timestamp(now.0.saturating_sub(ms)));
+        let log = self.log();
+        let is_old = |segment: &SegmentInfo| oldest.map_or(Ok(false), |oldest| log.is_older(segment, oldest));
         let marks = self.watermarks();
-        Ok(new_log_start(&self.log().segments()?, marks.log_start, marks.high_watermark, limits, now))
+        new_log_start(&log.segments(), marks.log_start, marks.high_watermark, bytes, is_old)
     }
 
     /// Lets the log end the active segment if log start has passed all of it, so that its bytes can go. May block for a moment.

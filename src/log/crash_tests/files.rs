@@ -38,7 +38,7 @@ pub(super) fn check(
     recovered: &Recovered,
     anew: Option<LogId>,
 ) -> Result<(), String> {
-    let segments = log.segments().map_err(|error| error.to_string())?;
+    let segments = log.segments();
     let state = log.state();
     if anew.is_some() && anew == state.purged && anew == state.last {
         return Ok(());
