@@ -12,6 +12,7 @@ pub mod repair;
 mod topic_defaults;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use crate::protocol::error_code::ErrorCode;
 use crate::raft::{FatalHook, Flusher, StartError};
 use crate::replica::ReplicaSet;
 use crate::replica::controller::ControllerHandle;
+use crate::replica::coordinator::Coordinators;
 use crate::server::{self, Context};
 use blocking::{DiskStopped, on_disk};
 use identity::{Home, IdentityError, LifeState};
@@ -101,6 +103,9 @@ pub(crate) struct Inner {
     flusher: Arc<Flusher>,
     controller: Arc<ControllerHandle>,
     replicas: Arc<ReplicaSet>,
+    coordinators: Arc<Coordinators>,
+    /// Whether a partition was dropped since offsets were last looked at.
+    has_dropped: AtomicBool,
     metrics: Arc<Metrics>,
     janitor: Arc<Notify>,
     random: Mutex<StdRng>,
@@ -166,6 +171,8 @@ impl Broker {
     /// If the clean stop could not be recorded; the next start then reads back what it must.
     pub async fn stop(self) -> Result<(), BrokerError> {
         self.stop.send_replace(true);
+        // Members that wait for a rebalance would hold their connections.
+        self.inner.coordinators.stop_all();
         if tokio::time::timeout(STOP_GRACE, self.listener).await.is_err() {
             tracing::warn!("connections were still busy after {} s", STOP_GRACE.as_secs());
         }
@@ -201,6 +208,8 @@ impl Inner {
             flusher,
             controller: Arc::new(controller),
             replicas: Arc::default(),
+            coordinators: Arc::default(),
+            has_dropped: AtomicBool::new(false),
             metrics,
             janitor: Arc::default(),
             random: Mutex::new(random),
@@ -225,6 +234,7 @@ impl Inner {
             rack: self.config.broker.rack.clone(),
             controller: Arc::clone(&self.controller),
             replicas: Arc::clone(&self.replicas),
+            coordinators: Arc::clone(&self.coordinators),
             topics: server::TopicDefaults {
                 auto_create: self.config.topics.auto_create,
                 partitions: self.config.topics.partitions,

@@ -75,6 +75,30 @@ fn offsets_and_producer_ids_agree() {
 }
 
 #[test]
+fn groups_agree() {
+    agree::<ours::OffsetCommitRequest, theirs::OffsetCommitRequest>();
+    agree::<ours::OffsetCommitResponse, theirs::OffsetCommitResponse>();
+    agree::<ours::OffsetFetchRequest, theirs::OffsetFetchRequest>();
+    agree::<ours::OffsetFetchResponse, theirs::OffsetFetchResponse>();
+    agree::<ours::JoinGroupRequest, theirs::JoinGroupRequest>();
+    agree::<ours::JoinGroupResponse, theirs::JoinGroupResponse>();
+    agree::<ours::HeartbeatRequest, theirs::HeartbeatRequest>();
+    agree::<ours::HeartbeatResponse, theirs::HeartbeatResponse>();
+    agree::<ours::LeaveGroupRequest, theirs::LeaveGroupRequest>();
+    agree::<ours::LeaveGroupResponse, theirs::LeaveGroupResponse>();
+    agree::<ours::SyncGroupRequest, theirs::SyncGroupRequest>();
+    agree::<ours::SyncGroupResponse, theirs::SyncGroupResponse>();
+    agree::<ours::DescribeGroupsRequest, theirs::DescribeGroupsRequest>();
+    agree::<ours::DescribeGroupsResponse, theirs::DescribeGroupsResponse>();
+    agree::<ours::ListGroupsRequest, theirs::ListGroupsRequest>();
+    agree::<ours::ListGroupsResponse, theirs::ListGroupsResponse>();
+    agree::<ours::DeleteGroupsRequest, theirs::DeleteGroupsRequest>();
+    agree::<ours::DeleteGroupsResponse, theirs::DeleteGroupsResponse>();
+    agree::<ours::OffsetDeleteRequest, theirs::OffsetDeleteRequest>();
+    agree::<ours::OffsetDeleteResponse, theirs::OffsetDeleteResponse>();
+}
+
+#[test]
 fn topics_and_configurations_agree() {
     agree::<ours::CreateTopicsRequest, theirs::CreateTopicsRequest>();
     agree::<ours::CreateTopicsResponse, theirs::CreateTopicsResponse>();

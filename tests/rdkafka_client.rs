@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders, Timestamp};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -60,6 +60,17 @@ impl Broker {
         self.config().set("group.id", "by-assign").set("enable.auto.commit", "false").create().unwrap()
     }
 
+    /// A member of a group, which commits when it is told to.
+    fn member(&self, group: &str, settings: &[(&str, &str)]) -> BaseConsumer {
+        let mut config = self.config();
+        config.set("group.id", group).set("enable.auto.commit", "false").set("auto.offset.reset", "earliest");
+        config.set("session.timeout.ms", "6000").set("heartbeat.interval.ms", "300");
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
+        config.create().unwrap()
+    }
+
     fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.config().create().unwrap()
     }
@@ -83,6 +94,7 @@ fn serve(directory: &tempfile::TempDir, listen: &str) -> (Child, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
     let data = directory.path().join("data");
     command.arg("serve").arg("--data-dir").arg(data).args(["--listen", listen]);
+    command.env("OTTLA_GROUPS_INITIAL_REBALANCE_DELAY_MS", "100");
     command.env("OTTLA_ADMIN_LISTEN", "127.0.0.1:0").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -268,11 +280,96 @@ async fn an_administrator_creates_describes_grows_and_deletes_topics() {
     assert_eq!(admin.create_partitions([&more], &options()).await.unwrap(), [Ok("orders".to_owned())]);
     let metadata = broker.consumer().fetch_metadata(None, PATIENCE).unwrap();
     assert_eq!(metadata.brokers().len(), 1);
-    let topics: Vec<_> = metadata.topics().iter().map(|topic| (topic.name(), topic.partitions().len())).collect();
+    let topics = metadata.topics().iter().map(|topic| (topic.name(), topic.partitions().len()));
+    // A consumer with a group looks for its coordinator, which makes the topic of those.
+    let topics: Vec<_> = topics.filter(|(name, _)| *name != "__consumer_offsets").collect();
     assert_eq!(topics, [("orders", 5)]);
 
     assert_eq!(admin.delete_topics(&["orders"], &options()).await.unwrap(), [Ok("orders".to_owned())]);
     let gone = admin.delete_topics(&["orders"], &options()).await.unwrap();
     assert_eq!(gone, [Err(("orders".to_owned(), RDKafkaErrorCode::UnknownTopicOrPartition))]);
-    assert!(broker.consumer().fetch_metadata(None, PATIENCE).unwrap().topics().is_empty());
+    let metadata = broker.consumer().fetch_metadata(None, PATIENCE).unwrap();
+    assert!(metadata.topics().iter().all(|topic| topic.name() == "__consumer_offsets"));
+}
+
+/// Where a record was read: partition and offset.
+type Place = (i32, i64);
+
+/// Polls all members in turn until they have read so many records, and gives what each read.
+fn read_together(members: &[&BaseConsumer], count: usize) -> Vec<Vec<Place>> {
+    let mut got = vec![Vec::new(); members.len()];
+    let until = Instant::now() + PATIENCE;
+    while got.iter().map(Vec::len).sum::<usize>() < count {
+        assert!(Instant::now() < until, "{got:?} of {count} records came");
+        for (member, got) in members.iter().zip(&mut got) {
+            match member.poll(Duration::from_millis(10)) {
+                Some(Ok(message)) => got.push((message.partition(), message.offset())),
+                Some(Err(error)) => assert!(error.rdkafka_error_code().is_some_and(passes), "{error}"),
+                None => {}
+            }
+        }
+    }
+    got
+}
+
+/// Polls all members in turn until each has so many partitions.
+fn await_shares(members: &[&BaseConsumer], partitions: usize) {
+    let until = Instant::now() + PATIENCE;
+    while members.iter().any(|member| member.assignment().unwrap().count() != partitions) {
+        assert!(Instant::now() < until, "the partitions are not shared out");
+        for member in members {
+            assert!(
+                member.poll(Duration::from_millis(10)).is_none_or(|polled| polled.is_err()),
+                "nothing is there to read"
+            );
+        }
+    }
+}
+
+async fn send_numbered(broker: &Broker, topic: &str, partitions: i32, each: u8) {
+    let producer = broker.producer(&[]);
+    for partition in 0..partitions {
+        let sending = (0..each).map(|number| async move { Sent::new(number) });
+        for record in futures::future::join_all(sending).await {
+            record.send(&producer, topic, partition).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_goes_on_where_it_committed_whoever_comes_leaves_or_dies() {
+    for strategy in ["range", "cooperative-sticky"] {
+        let mut broker = Broker::start();
+        broker.create_topic("shared", 4).await;
+        let settings = [("partition.assignment.strategy", strategy)];
+        let first = broker.member("g", &settings);
+        first.subscribe(&["shared"]).unwrap();
+        await_shares(&[&first], 4);
+        let second = broker.member("g", &settings);
+        second.subscribe(&["shared"]).unwrap();
+        await_shares(&[&first, &second], 2);
+        send_numbered(&broker, "shared", 4, 10).await;
+        let got = read_together(&[&first, &second], 40);
+        assert_eq!((got[0].len(), got[1].len()), (20, 20), "{strategy}: each reads its own partitions");
+        for member in [&first, &second] {
+            member.commit_consumer_state(CommitMode::Sync).unwrap();
+        }
+        tokio::task::block_in_place(|| broker.kill_and_start());
+        drop(second);
+        // What is read before the rebalance and not committed would be read again after it.
+        await_shares(&[&first], 4);
+        send_numbered(&broker, "shared", 4, 10).await;
+        let mut got = read_together(&[&first], 40).remove(0);
+        got.sort_unstable();
+        let wanted: Vec<Place> = (0..4).flat_map(|partition| (10..20).map(move |offset| (partition, offset))).collect();
+        assert_eq!(got, wanted, "{strategy}: nothing twice, nothing left out");
+        first.commit_consumer_state(CommitMode::Sync).unwrap();
+        drop(first);
+        send_numbered(&broker, "shared", 4, 1).await;
+        let third = broker.member("g", &settings);
+        third.subscribe(&["shared"]).unwrap();
+        let mut got = read_together(&[&third], 4).remove(0);
+        got.sort_unstable();
+        assert_eq!(got, [(0, 20), (1, 20), (2, 20), (3, 20)], "{strategy}");
+    }
 }

@@ -26,6 +26,9 @@ const FULL_ROUND: u32 = 30;
 /// Every so many seconds, retention by time is looked at: Kafka's `log.retention.check.interval.ms`. Records that are old when they
 /// come, as those of an import are, can be read for as long as there.
 const TIME_ROUND: u32 = 300;
+/// Every so many seconds, offsets are looked at that nobody may want any more, and whenever a topic was deleted. Kafka's
+/// `offsets.retention.check.interval.ms` is twice as long.
+const OFFSETS_ROUND: u32 = TIME_ROUND;
 /// Bytes appended since their partition's last descriptor, over the whole broker, at which all get one: bounds what a restart reads.
 const UNDESCRIBED_BYTES_MAX: u64 = 256 << 20;
 /// Partitions looked at at the same time.
@@ -86,6 +89,10 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
             inner.journal.sync(Box::new(drop));
         }
         producers.look(&inner, began.elapsed()).await;
+        if second && (round.is_multiple_of(OFFSETS_ROUND) || inner.has_dropped.swap(false, Ordering::Relaxed)) {
+            let controller = Arc::clone(&inner.controller);
+            inner.coordinators.expire_offsets(move |topic| controller.topic_id(topic)).await;
+        }
     }
 }
 
@@ -102,7 +109,7 @@ impl Turn {
             self.replica.log().mark_flushed();
         }
         if self.checkpoint {
-            self.replica.group().checkpoint().await;
+            self.replica.group().checkpoint_if_worth().await;
         }
         if self.touched || look.full {
             visit(inner, &self.replica, look).await;

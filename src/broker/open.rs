@@ -12,7 +12,9 @@ use crate::log::disk::{Disk, Lane};
 use crate::log::journal::Journal;
 use crate::log::{Log, LogConfig, OpenAfter, Recovered};
 use crate::machine::Machine;
+use crate::machine::controller::names::OFFSETS_TOPIC;
 use crate::machine::controller::{Controller, DirectoryId};
+use crate::machine::groups::Limits as GroupLimits;
 use crate::machine::partition::PartitionMachine;
 use crate::machine::topic_config::{Durability, TopicConfig};
 use crate::raft::applier::Snapshots;
@@ -118,6 +120,18 @@ pub(super) async fn controller(
     }
 }
 
+/// What the file says of groups.
+fn group_limits(config: &Config) -> GroupLimits {
+    let groups = &config.groups;
+    GroupLimits {
+        session_ms_min: groups.session_timeout_min_ms,
+        session_ms_max: groups.session_timeout_max_ms,
+        initial_delay_ms: groups.initial_rebalance_delay_ms.into(),
+        members_max: usize::try_from(groups.members).expect("a u32 fits"),
+        offsets_kept_ms: i64::from(groups.offsets_retention_minutes) * 60_000,
+    }
+}
+
 impl Inner {
     /// Opens a partition and adds it to the set, as serving or as offline.
     pub(super) async fn open_partition(&self, id: PartitionId, wanted: Wanted) {
@@ -134,7 +148,9 @@ impl Inner {
     async fn try_open(&self, id: PartitionId, wanted: &Wanted) -> Result<Arc<Replica>, String> {
         let (disk, journal, clean) = (Arc::clone(&self.env.disk), Arc::clone(&self.journal), self.clean);
         let config = log_config(&wanted.config);
-        let work = move || open_log(disk, journal, id, config, clean, PartitionMachine::default);
+        let coordinates = wanted.name == OFFSETS_TOPIC;
+        let fresh = if coordinates { PartitionMachine::coordinator } else { PartitionMachine::default };
+        let work = move || open_log(disk, journal, id, config, clean, fresh);
         let opened = on_disk(&self.env.disk, Lane::Read, work).await.map_err(|error| error.to_string())??;
         if opened.recovered.forgotten {
             return Err(
@@ -157,6 +173,12 @@ impl Inner {
             seed: self.random(),
         };
         let config = Arc::clone(&wanted.config);
-        Replica::open(group, config, published, |task| self.spawn(task)).await.map_err(|error| error.to_string())
+        let opened = Replica::open(group, config, published, |task| self.spawn(task)).await;
+        let replica = opened.map_err(|error| error.to_string())?;
+        if coordinates {
+            let limits = group_limits(&self.config);
+            self.spawn(self.coordinators.start(&replica, Arc::clone(&self.env.clock), limits));
+        }
+        Ok(replica)
     }
 }

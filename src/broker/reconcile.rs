@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::StreamExt;
 use tokio::sync::watch;
@@ -53,6 +54,7 @@ pub(super) async fn reconcile(inner: &Arc<Inner>) {
     inner.count_partitions();
     inner.controller.served();
     if has_dropped {
+        inner.has_dropped.store(true, Ordering::Relaxed);
         inner.remove_deleted().await;
     }
 }
@@ -78,6 +80,7 @@ impl Inner {
 
     /// Stops a partition that the controller has deleted and forgets it.
     async fn drop_partition(&self, id: PartitionId) {
+        self.coordinators.stop(id);
         if let Some(Held::Open(replica)) = self.replicas.remove(id) {
             replica.close().await;
         }

@@ -49,6 +49,12 @@ fn every_key_can_be_set() {
         retention_ms = -1
         retention_bytes = 1_000_000
         segment_bytes = 1048576
+        [groups]
+        initial_rebalance_delay_ms = 0
+        session_timeout_min_ms = 1
+        session_timeout_max_ms = 2
+        members = 3
+        offsets_retention_minutes = 4
         [limits]
         connections = 11
         request_bytes = 2000000
@@ -70,6 +76,7 @@ fn every_key_can_be_set() {
     assert_eq!(config.kafka.advertised(9093), HostPort::new("broker.example.com", 9093));
     assert_eq!(config.topics.partitions, 16);
     assert_eq!((config.topics.retention_ms, config.topics.retention_bytes), (None, Some(1_000_000)));
+    assert_eq!((config.groups.initial_rebalance_delay_ms, config.groups.offsets_retention_minutes), (0, 4));
     assert_eq!(config.limits.producer_idle_seconds, 14);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.admin.listen, None);

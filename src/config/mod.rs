@@ -30,6 +30,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// What a topic gets unless its own configs say otherwise.
     pub topics: Topics,
+    /// Consumer groups.
+    pub groups: Groups,
     /// What clients may take from this broker.
     pub limits: Limits,
     /// What the broker says on stderr.
@@ -105,6 +107,21 @@ pub struct Topics {
     pub retention_bytes: Option<i64>,
     /// The size at which a new segment is begun. Kafka's `segment.bytes`.
     pub segment_bytes: i32,
+}
+
+/// `[groups]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// How long the first members of an empty group wait for others, in milliseconds. Kafka's `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: u32,
+    /// The shortest session that a member may ask for, in milliseconds. Kafka's `group.min.session.timeout.ms`.
+    pub session_timeout_min_ms: i32,
+    /// The longest. Kafka's `group.max.session.timeout.ms`.
+    pub session_timeout_max_ms: i32,
+    /// The most members of a group. Kafka's `group.max.size`.
+    pub members: u32,
+    /// How long the offsets of a group without members are kept, in minutes. Kafka's `offsets.retention.minutes`.
+    pub offsets_retention_minutes: u32,
 }
 
 /// `[limits]`
@@ -189,6 +206,18 @@ impl Default for Topics {
     }
 }
 
+impl Default for Groups {
+    fn default() -> Self {
+        Self {
+            initial_rebalance_delay_ms: 3_000,
+            session_timeout_min_ms: 6_000,
+            session_timeout_max_ms: 1_800_000,
+            members: 10_000,
+            offsets_retention_minutes: 7 * 24 * 60,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -256,6 +285,15 @@ const KEYS: &[Key] = &[
         v.number(-1, i64::MAX).map(|n| c.topics.retention_bytes = (n >= 0).then_some(n))
     }),
     key("topics", "segment_bytes", |c, v| v.number(SEGMENT_BYTES_MIN, i32::MAX).map(|n| c.topics.segment_bytes = n)),
+    key("groups", "initial_rebalance_delay_ms", |c, v| {
+        v.number(0, 600_000).map(|n| c.groups.initial_rebalance_delay_ms = n)
+    }),
+    key("groups", "session_timeout_min_ms", |c, v| v.number(1, i32::MAX).map(|n| c.groups.session_timeout_min_ms = n)),
+    key("groups", "session_timeout_max_ms", |c, v| v.number(1, i32::MAX).map(|n| c.groups.session_timeout_max_ms = n)),
+    key("groups", "members", |c, v| v.number(1, 1_000_000).map(|n| c.groups.members = n)),
+    key("groups", "offsets_retention_minutes", |c, v| {
+        v.number(1, 52_560_000).map(|n| c.groups.offsets_retention_minutes = n)
+    }),
     key("limits", "connections", |c, v| v.number(1, 1_000_000).map(|n| c.limits.connections = n)),
     key("limits", "request_bytes", |c, v| {
         v.number(REQUEST_BYTES_MIN, FRAME_BYTES_MAX).map(|n| c.limits.request_bytes = n)
@@ -307,6 +345,15 @@ impl Config {
         let both_fixed = self.kafka.listen.port != 0 && self.admin.listen.as_ref() == Some(&self.kafka.listen);
         if both_fixed {
             found.push(("admin.listen", format!("{} is kafka.listen's address already", self.kafka.listen)));
+        }
+        if self.groups.session_timeout_max_ms < self.groups.session_timeout_min_ms {
+            found.push((
+                "groups.session_timeout_max_ms",
+                format!(
+                    "{} is less than groups.session_timeout_min_ms, {}: nobody could join a group",
+                    self.groups.session_timeout_max_ms, self.groups.session_timeout_min_ms
+                ),
+            ));
         }
         if self.limits.in_flight_bytes < u64::from(self.limits.request_bytes) {
             found.push((

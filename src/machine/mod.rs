@@ -11,6 +11,8 @@
 //! Bytes of commands and snapshots are stable: numbered tags, a version in front, golden tests.
 
 pub mod controller;
+pub mod groups;
+pub mod keyed;
 pub mod partition;
 pub mod producer_state;
 pub mod state_bytes;
@@ -31,9 +33,19 @@ pub trait Machine: Send + 'static {
     /// this replica must stop: to skip the entry would make it differ from the others.
     fn apply(&mut self, entry: Committed<'_>) -> Result<(), MachineError>;
 
+    /// Whether records are read, not only counted: whole batches are fetched for it.
+    fn reads_records(&self) -> bool {
+        false
+    }
+
     /// The first offset that clients may read (0 for a machine whose log clients do not read).
     fn log_start(&self) -> Offset {
         Offset(0)
+    }
+
+    /// About how many bytes [`Machine::snapshot`] takes, where that is many: it is not taken again for fewer bytes of log.
+    fn snapshot_bytes(&self) -> u64 {
+        0
     }
 
     /// The whole state, such that [`Machine::restore`] gives back an equal machine. The same state gives the same bytes.
@@ -60,8 +72,13 @@ pub struct Committed<'a> {
 /// What a committed entry holds.
 #[derive(Clone, Copy, Debug)]
 pub enum What<'a> {
-    /// A record batch, of which only the header concerns a machine. Its base offset is stamped.
-    Records(&'a BatchHeader),
+    /// A record batch. Its base offset is stamped.
+    Records {
+        /// The batch's header, which is all that concerns most machines.
+        header: &'a BatchHeader,
+        /// The whole batch, for a machine that reads it.
+        batch: Option<&'a Bytes>,
+    },
     /// A command of this machine's own.
     Command(&'a [u8]),
     /// Nothing: a new leader's first entry, or a change of membership.
@@ -77,6 +94,9 @@ pub enum MachineError {
     /// A snapshot's bytes.
     #[error("read snapshot: {0}")]
     Snapshot(StateError),
+    /// Records that a coordinator cannot read.
+    #[error("read a coordinator's records: {0}")]
+    Unreadable(String),
     /// A record batch in a group that stores none.
     #[error("a record batch in a group that stores none")]
     Records,

@@ -4,12 +4,19 @@
 
 use bytes::Bytes;
 
+use super::keyed::LastValues;
 use super::producer_state::{Expired, ProducerState};
 use super::state_bytes::{Reader, StateError, Writer};
 use super::{Committed, Machine, MachineError, What};
 use crate::ids::{Offset, ProducerId};
+use crate::protocol::record::read_records;
 
 const SNAPSHOT_VERSION: u8 = 1;
+/// A coordinator's: the values of its keys follow.
+const COORDINATOR_SNAPSHOT_VERSION: u8 = 2;
+
+/// What a batch of a coordinator may hold unpacked. Only this broker writes them, and uncompressed.
+const UNPACKED_BYTES_MAX: usize = 256 << 20;
 
 // Tags of commands: stored, never used anew.
 const LOG_START: u8 = 1;
@@ -82,9 +89,23 @@ impl Command {
 pub struct PartitionMachine {
     log_start: Offset,
     producers: ProducerState,
+    /// The last value of each key, in a coordinator's partition.
+    values: Option<Box<LastValues>>,
 }
 
 impl PartitionMachine {
+    /// The machine of a coordinator's partition, which keeps the last value of each key.
+    #[must_use]
+    pub fn coordinator() -> Self {
+        Self { values: Some(Box::default()), ..Self::default() }
+    }
+
+    /// The last value of each key, in a coordinator's partition.
+    #[must_use]
+    pub fn values(&self) -> Option<&LastValues> {
+        self.values.as_deref()
+    }
+
     /// The first offset that clients may read.
     #[must_use]
     pub const fn log_start(&self) -> Offset {
@@ -101,7 +122,12 @@ impl PartitionMachine {
 impl Machine for PartitionMachine {
     fn apply(&mut self, entry: Committed<'_>) -> Result<(), MachineError> {
         match entry.what {
-            What::Records(header) => self.producers.apply(header),
+            What::Records { header, batch } => {
+                if let Some(values) = &mut self.values {
+                    fold(values, batch.ok_or(MachineError::Records)?)?;
+                }
+                self.producers.apply(header);
+            }
             What::Command(bytes) => match Command::decode(bytes).map_err(MachineError::Command)? {
                 Command::LogStart(offset) => self.log_start = self.log_start.max(offset),
                 Command::ExpireProducers(expired) => self.producers.expire(&expired),
@@ -111,28 +137,60 @@ impl Machine for PartitionMachine {
         Ok(())
     }
 
+    fn reads_records(&self) -> bool {
+        self.values.is_some()
+    }
+
     fn log_start(&self) -> Offset {
         self.log_start
     }
 
+    fn snapshot_bytes(&self) -> u64 {
+        self.values.as_ref().map_or(0, |values| values.bytes())
+    }
+
     fn snapshot(&self) -> Bytes {
-        let mut out = Writer::tagged(SNAPSHOT_VERSION);
+        let version = if self.values.is_some() { COORDINATOR_SNAPSHOT_VERSION } else { SNAPSHOT_VERSION };
+        let mut out = Writer::tagged(version);
         out.i64(self.log_start.0);
         self.producers.write(&mut out);
+        if let Some(values) = &self.values {
+            values.write(&mut out);
+        }
         out.finish()
     }
 
     fn restore(snapshot: &[u8]) -> Result<Self, MachineError> {
         let read = || {
             let mut from = Reader::new(snapshot);
-            from.version(SNAPSHOT_VERSION)?;
+            let version = from.u8("version")?;
+            let has_values = match version {
+                SNAPSHOT_VERSION => false,
+                COORDINATOR_SNAPSHOT_VERSION => true,
+                number => return Err(StateError::Newer { what: "version", number: number.into() }),
+            };
             let log_start = Offset(from.i64("log start")?);
             let producers = ProducerState::read(&mut from)?;
+            let values = if has_values { Some(Box::new(LastValues::read(&mut from)?)) } else { None };
             from.end()?;
-            Ok(Self { log_start, producers })
+            Ok(Self { log_start, producers, values })
         };
         read().map_err(MachineError::Snapshot)
     }
+}
+
+/// Folds a coordinator's records in; nothing, if one of them cannot be read.
+fn fold(values: &mut LastValues, batch: &Bytes) -> Result<(), MachineError> {
+    let unreadable = |error: &dyn std::fmt::Display| MachineError::Unreadable(error.to_string());
+    let records = read_records(batch, UNPACKED_BYTES_MAX).map_err(|error| unreadable(&error))?;
+    let records: Vec<_> = records.collect::<Result<_, _>>().map_err(|error| unreadable(&error))?;
+    for record in records {
+        // One without a key says nothing to anybody.
+        if let Some(key) = &record.key {
+            values.put(key, record.value.as_deref());
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ fn commands_keep_their_bytes() {
 fn a_snapshot_keeps_its_bytes() {
     let mut machine = PartitionMachine::default();
     apply(&mut machine, What::Command(&Command::LogStart(Offset(5)).encode())).unwrap();
-    apply(&mut machine, What::Records(&batch(7, 3))).unwrap();
+    apply(&mut machine, What::Records { header: &batch(7, 3), batch: None }).unwrap();
     let golden = [
         &[1][..],                           // version
         &[0, 0, 0, 0, 0, 0, 0, 5],          // log start
@@ -58,14 +58,14 @@ fn what_a_newer_version_wrote_stops_and_changes_nothing() {
     let newer = StateError::Newer { what: "partition command", number: 99 };
     assert_eq!(apply(&mut machine, What::Command(&[99, 1])), Err(MachineError::Command(newer)));
     assert_eq!(machine, PartitionMachine::default());
-    let newer = StateError::Newer { what: "version", number: 2 };
-    assert_eq!(PartitionMachine::restore(&[2]), Err(MachineError::Snapshot(newer)));
+    let newer = StateError::Newer { what: "version", number: 3 };
+    assert_eq!(PartitionMachine::restore(&[3]), Err(MachineError::Snapshot(newer)));
 }
 
 #[test]
 fn producers_are_forgotten_by_command() {
     let mut machine = PartitionMachine::default();
-    apply(&mut machine, What::Records(&batch(7, 0))).unwrap();
+    apply(&mut machine, What::Records { header: &batch(7, 0), batch: None }).unwrap();
     apply(&mut machine, What::Blank).unwrap();
     let expire = Command::ExpireProducers(vec![Expired { producer: ProducerId(7), last: Offset(300) }]);
     apply(&mut machine, What::Command(&expire.encode())).unwrap();

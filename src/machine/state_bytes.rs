@@ -168,10 +168,18 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When the bytes end or are not UTF-8.
     pub fn text(&mut self, what: &'static str) -> Result<&'a str, StateError> {
+        std::str::from_utf8(self.bytes(what)?).map_err(|_| StateError::Invalid(what))
+    }
+
+    /// Reads bytes that have their number in front.
+    ///
+    /// # Errors
+    /// When they end too early.
+    pub fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], StateError> {
         let length = self.count(1, what)?;
-        let (text, rest) = self.bytes.split_at(length);
+        let (bytes, rest) = self.bytes.split_at(length);
         self.bytes = rest;
-        std::str::from_utf8(text).map_err(|_| StateError::Invalid(what))
+        Ok(bytes)
     }
 
     /// Reads the byte in front and checks that it is the one version that is known.

@@ -88,9 +88,24 @@ apis! {
     ListOffsets = 2: 1..=9, advertised Some(1..=9), flexible 6, max LIST_REQUEST_MAX_BYTES;
     /// Brokers, topics, and who leads which partition.
     Metadata = 3: 0..=12, advertised Some(0..=12), flexible 9, max LIST_REQUEST_MAX_BYTES;
-    /// Finds the broker that coordinates a group or a transactional id. Advertised although there are none yet: librdkafka compresses
-    /// with lz4 only for brokers that have it.
+    /// Remembers how far a group has come.
+    OffsetCommit = 8: 2..=9, advertised Some(2..=9), flexible 8, max LIST_REQUEST_MAX_BYTES;
+    /// How far groups have come.
+    OffsetFetch = 9: 1..=9, advertised Some(1..=9), flexible 6, max LIST_REQUEST_MAX_BYTES;
+    /// Finds the broker that coordinates a group or a transactional id.
     FindCoordinator = 10: 0..=6, advertised Some(0..=6), flexible 3, max SMALL_REQUEST_MAX_BYTES;
+    /// Becomes a member of a classic group.
+    JoinGroup = 11: 0..=9, advertised Some(0..=9), flexible 6, max LIST_REQUEST_MAX_BYTES;
+    /// A member of a classic group is alive.
+    Heartbeat = 12: 0..=4, advertised Some(0..=4), flexible 4, max SMALL_REQUEST_MAX_BYTES;
+    /// Members leave a classic group.
+    LeaveGroup = 13: 0..=5, advertised Some(0..=5), flexible 4, max LIST_REQUEST_MAX_BYTES;
+    /// Gets a member of a classic group its share.
+    SyncGroup = 14: 0..=5, advertised Some(0..=5), flexible 4, max LIST_REQUEST_MAX_BYTES;
+    /// Classic groups and their members.
+    DescribeGroups = 15: 0..=5, advertised Some(0..=5), flexible 5, max LIST_REQUEST_MAX_BYTES;
+    /// The groups of a broker.
+    ListGroups = 16: 0..=5, advertised Some(0..=5), flexible 3, max SMALL_REQUEST_MAX_BYTES;
     /// What the broker speaks. Its response header is version 0 in every version, so that any client can read it.
     ApiVersions = 18: 0..=4, advertised Some(0..=4), flexible 3, max SMALL_REQUEST_MAX_BYTES;
     /// Creates topics.
@@ -111,8 +126,12 @@ apis! {
     DescribeLogDirs = 35: 1..=4, advertised Some(1..=4), flexible 2, max LIST_REQUEST_MAX_BYTES;
     /// Adds partitions to topics.
     CreatePartitions = 37: 0..=3, advertised Some(0..=3), flexible 2, max LIST_REQUEST_MAX_BYTES;
+    /// Forgets groups without members.
+    DeleteGroups = 42: 0..=2, advertised Some(0..=2), flexible 2, max LIST_REQUEST_MAX_BYTES;
     /// Changes single configuration entries (KIP-339).
     IncrementalAlterConfigs = 44: 0..=1, advertised Some(0..=1), flexible 1, max LIST_REQUEST_MAX_BYTES;
+    /// Forgets how far a group has come in topics that it does not read (KIP-496).
+    OffsetDelete = 47: 0..=0, advertised Some(0..=0), flexible 32767, max LIST_REQUEST_MAX_BYTES;
     /// The cluster's id, brokers and controller (KIP-700).
     DescribeCluster = 60: 0..=1, advertised Some(0..=1), flexible 0, max SMALL_REQUEST_MAX_BYTES;
     /// Topics page by page (KIP-966).

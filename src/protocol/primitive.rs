@@ -454,6 +454,12 @@ impl Writer {
         self.buffer[..4].copy_from_slice(&value.to_be_bytes());
     }
 
+    /// Everything written, in one piece.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        if self.splices.is_empty() { self.buffer.into() } else { self.into_chunks().concat().into() }
+    }
+
     /// Everything written, in order, as slices for one vectored write.
     #[must_use]
     pub fn into_chunks(self) -> Vec<Bytes> {

@@ -6,6 +6,8 @@
 //! is not the type's), `[ignorable]` (left out silently in versions that lack it; else only its default may be).
 //! Tagged fields stand in ascending order of their tags. Nesting is as deep as the declarations, which do not recurse.
 
+use bytes::Bytes;
+
 use super::api::ApiKey;
 use super::error_code::ErrorCode;
 use super::primitive::{At, DecodeError, EncodeError, Source, Writer};
@@ -235,6 +237,24 @@ impl Nullable for Records {
     }
 }
 
+/// Bytes whose form is not the protocol's business.
+impl Nullable for Bytes {
+    fn nullable_min_bytes(at: At) -> usize {
+        if at.flexible { 1 } else { 4 }
+    }
+
+    fn read_nullable<S: Source>(source: &mut S, at: At) -> Result<Option<Self>, DecodeError> {
+        let slices = source.records(at)?;
+        Ok(slices.map(|slices| slices.slices().next().cloned().unwrap_or_default()))
+    }
+
+    fn write_nullable(value: Option<&Self>, writer: &mut Writer, at: At) -> Result<(), EncodeError> {
+        writer.count(at, value.map(Self::len))?;
+        writer.raw(value.map_or(&[], |bytes| bytes));
+        Ok(())
+    }
+}
+
 impl<T: Wire> Nullable for Vec<T> {
     fn nullable_min_bytes(at: At) -> usize {
         if at.flexible { 1 } else { 4 }
@@ -301,6 +321,7 @@ macro_rules! never_null {
 }
 
 never_null!([] Text);
+never_null!([] Bytes);
 never_null!([T: Wire] Vec<T>);
 
 /// First and last version of a range written `3..` or `3..=5`.

@@ -23,7 +23,7 @@ use super::types::{
     raft_log_id,
 };
 use crate::ids::{LogId, Offset, RaftIndex, ReplicaId, Term};
-use crate::log::entry::{EntrySummary, RaftEntryKind};
+use crate::log::entry::{Body, EntrySummary, RaftEntryKind};
 use crate::log::journal::Journal;
 use crate::log::{Descriptor, Log, LogError};
 use crate::machine::{Committed, Machine, What};
@@ -166,7 +166,8 @@ impl<M: Machine> Applier<M> {
             Some((RaftEntryKind::Lost, _)) => self.next_offset = Offset(summary.header.next_offset()),
             Some((_, body)) => self.fold(id, What::Command(body))?,
             None => {
-                self.fold(id, What::Records(&summary.header))?;
+                let batch = self.batch(id)?;
+                self.fold(id, What::Records { header: &summary.header, batch: batch.as_ref() })?;
                 self.next_offset = Offset(summary.header.next_offset());
             }
         }
@@ -178,6 +179,18 @@ impl<M: Machine> Applier<M> {
             self.capture();
         }
         Ok(())
+    }
+
+    /// The batch of an entry, for a machine that reads records. It was written a moment ago, or is being read back.
+    fn batch(&self, id: LogId) -> io::Result<Option<Bytes>> {
+        if !Self::lock(&self.machine).reads_records() {
+            return Ok(None);
+        }
+        let stored = self.log.stored(id.index..id.index.next(), u64::MAX).map_err(io::Error::other)?;
+        match stored.into_iter().next().map(|entry| entry.body) {
+            Some(Body::Records(batch)) => Ok(Some(batch)),
+            _ => Err(io::Error::other(format!("entry {id} holds no records"))),
+        }
     }
 
     /// An entry that cannot be understood stops this replica: to skip it would make it differ from the others.
@@ -234,6 +247,14 @@ impl<M: Machine> Applier<M> {
                 // The log has failed, and the process is about to end: the next start has what the journal had before.
                 Err(_) => return,
             }
+        }
+    }
+
+    /// Captures a restart checkpoint if anything was applied since the last one, and enough to be worth it: reading so many bytes of log back
+    /// takes longer than restoring a snapshot of as many.
+    pub fn checkpoint_if_worth(&mut self) {
+        if self.undescribed >= Self::lock(&self.machine).snapshot_bytes() {
+            self.checkpoint();
         }
     }
 

@@ -250,6 +250,15 @@ impl<M: Machine> Group<M> {
         drop(Runtime::scope(self.seed, checkpoint).await);
     }
 
+    /// As [`Group::checkpoint`], unless the machine's state is larger than what a restart would read back.
+    pub async fn checkpoint_if_worth(&self) {
+        let checkpoint = self.raft.with_state_machine(|applier: &mut Applier<M>| {
+            applier.checkpoint_if_worth();
+            Box::pin(std::future::ready(()))
+        });
+        drop(Runtime::scope(self.seed, checkpoint).await);
+    }
+
     /// Lets openraft purge what the machine's log start (or, for machines that are snapshotted, the machine itself) has made
     /// superfluous.
     pub async fn purge(&self) {

@@ -28,7 +28,7 @@ fn propose(leader: &mut Leader, machine: &PartitionMachine, base_sequence: i32) 
 fn apply(machine: &mut PartitionMachine, place: Place, base_sequence: i32) {
     let stamped = BatchHeader { base_offset: place.base_offset.0, ..header(base_sequence) };
     let id = LogId { term: TERM, index: place.index };
-    machine.apply(Committed { id, what: What::Records(&stamped) }).unwrap();
+    machine.apply(Committed { id, what: What::Records { header: &stamped, batch: None } }).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! watermark), `reply-names-its-entry` (see [`leader`]).
 
 pub mod controller;
+pub mod coordinator;
 pub mod leader;
 pub mod set;
 mod submit;
@@ -90,6 +91,8 @@ pub struct Replica {
     leader: Arc<Mutex<Leader>>,
     flusher: Arc<Flusher>,
     config: Mutex<Arc<TopicConfig>>,
+    /// Whether its machine is a coordinator's, so that its log is needed only as far as the last snapshot.
+    coordinates: bool,
 }
 
 /// Publishes what the group applied.
@@ -144,6 +147,7 @@ impl Replica {
         spawn: impl FnOnce(BoxFuture<'static, ()>),
     ) -> Result<Arc<Self>, StartError> {
         let flusher = Arc::clone(&group.flusher);
+        let coordinates = group.machine.lock().expect("nobody else has it yet").values().is_some();
         let group = Group::lead(group).await?;
         let term = group.term().ok_or_else(|| StartError::Core("the group has no leader".to_owned()))?;
         let state = group.log().state();
@@ -152,7 +156,7 @@ impl Replica {
         let (requests, queue) = mpsc::channel(SUBMIT_QUEUE);
         let id = group.id();
         let config = Mutex::new(config);
-        let replica = Arc::new(Self { id, group, published, requests, leader, flusher, config });
+        let replica = Arc::new(Self { id, group, published, requests, leader, flusher, config, coordinates });
         spawn(Box::pin(submit::run(Arc::downgrade(&replica), queue)));
         Ok(replica)
     }
@@ -284,15 +288,20 @@ impl Replica {
                 Err(error) => return Err(error),
             }
         }
+        let log = self.log();
+        let marks = self.watermarks();
+        if self.coordinates {
+            // All of it is in the machine's snapshots: what is kept is for people who look.
+            let bytes = u64::try_from(config.segment_bytes).ok();
+            return new_log_start(&log.segments(), marks.log_start, marks.high_watermark, bytes, |_| Ok(false));
+        }
         if !config.delete {
             return Ok(None);
         }
         let bytes = config.retention_bytes.and_then(|bytes| u64::try_from(bytes).ok());
         let ms = config.retention_ms.filter(|ms| by_time && *ms >= 0);
         let oldest = ms.map(|ms| Timestamp(now.0.saturating_sub(ms)));
-        let log = self.log();
         let is_old = |segment: &SegmentInfo| oldest.map_or(Ok(false), |oldest| log.is_older(segment, oldest));
-        let marks = self.watermarks();
         new_log_start(&log.segments(), marks.log_start, marks.high_watermark, bytes, is_old)
     }
 

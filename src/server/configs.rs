@@ -66,50 +66,78 @@ fn fixed_configs(config: &Config, host: &str, port: i32) -> Vec<BrokerConfig> {
     ]
 }
 
+/// How a config's value is read from the file's.
+type Value = fn(&Config) -> String;
+/// What the file may change: name, type, value, and what it is for people.
+const ROWS: &[(&str, Kind, Value, &str)] = &[
+    (
+        "auto.create.topics.enable",
+        Kind::Boolean,
+        |c| c.topics.auto_create.to_string(),
+        "Whether asking for a topic's metadata creates it.",
+    ),
+    (
+        "connections.max.idle.ms",
+        Kind::Long,
+        |c| (u64::from(c.limits.idle_seconds) * 1000).to_string(),
+        "After this long without a request a connection is closed.",
+    ),
+    (
+        "default.replication.factor",
+        Kind::Int,
+        |c| c.topics.replication_factor.unwrap_or(1).to_string(),
+        "Replicas of a topic that does not say.",
+    ),
+    (
+        "fetch.max.bytes",
+        Kind::Int,
+        |c| c.limits.fetch_bytes.to_string(),
+        "Records in one fetch response, whatever the client asks for (but never less than one batch).",
+    ),
+    (
+        "group.initial.rebalance.delay.ms",
+        Kind::Int,
+        |c| c.groups.initial_rebalance_delay_ms.to_string(),
+        "How long the first members of an empty group wait for others.",
+    ),
+    (
+        "group.max.session.timeout.ms",
+        Kind::Int,
+        |c| c.groups.session_timeout_max_ms.to_string(),
+        "The longest session that a member may ask for.",
+    ),
+    ("group.max.size", Kind::Int, |c| c.groups.members.to_string(), "The most members of a group."),
+    (
+        "group.min.session.timeout.ms",
+        Kind::Int,
+        |c| c.groups.session_timeout_min_ms.to_string(),
+        "The shortest session that a member may ask for.",
+    ),
+    ("max.connections", Kind::Int, |c| c.limits.connections.to_string(), "Client connections open at a time."),
+    (
+        "max.incremental.fetch.session.cache.slots",
+        Kind::Int,
+        |c| c.limits.fetch_sessions.to_string(),
+        "Incremental fetch sessions kept.",
+    ),
+    ("num.partitions", Kind::Int, |c| c.topics.partitions.to_string(), "Partitions of a topic that does not say."),
+    (
+        "offsets.retention.minutes",
+        Kind::Int,
+        |c| c.groups.offsets_retention_minutes.to_string(),
+        "How long the offsets of a group without members are kept.",
+    ),
+    (
+        "producer.id.expiration.ms",
+        Kind::Long,
+        |c| (u64::from(c.limits.producer_idle_seconds) * 1000).to_string(),
+        "An idempotent producer that writes nothing is forgotten after this long.",
+    ),
+    ("socket.request.max.bytes", Kind::Int, |c| c.limits.request_bytes.to_string(), "The longest request frame."),
+];
+
 /// What the file may change.
 fn limits(config: &Config) -> Vec<BrokerConfig> {
-    type Value = fn(&Config) -> String;
-    const ROWS: &[(&str, Kind, Value, &str)] = &[
-        (
-            "auto.create.topics.enable",
-            Kind::Boolean,
-            |c| c.topics.auto_create.to_string(),
-            "Whether asking for a topic's metadata creates it.",
-        ),
-        (
-            "connections.max.idle.ms",
-            Kind::Long,
-            |c| (u64::from(c.limits.idle_seconds) * 1000).to_string(),
-            "After this long without a request a connection is closed.",
-        ),
-        (
-            "default.replication.factor",
-            Kind::Int,
-            |c| c.topics.replication_factor.unwrap_or(1).to_string(),
-            "Replicas of a topic that does not say.",
-        ),
-        (
-            "fetch.max.bytes",
-            Kind::Int,
-            |c| c.limits.fetch_bytes.to_string(),
-            "Records in one fetch response, whatever the client asks for (but never less than one batch).",
-        ),
-        ("max.connections", Kind::Int, |c| c.limits.connections.to_string(), "Client connections open at a time."),
-        (
-            "max.incremental.fetch.session.cache.slots",
-            Kind::Int,
-            |c| c.limits.fetch_sessions.to_string(),
-            "Incremental fetch sessions kept.",
-        ),
-        ("num.partitions", Kind::Int, |c| c.topics.partitions.to_string(), "Partitions of a topic that does not say."),
-        (
-            "producer.id.expiration.ms",
-            Kind::Long,
-            |c| (u64::from(c.limits.producer_idle_seconds) * 1000).to_string(),
-            "An idempotent producer that writes nothing is forgotten after this long.",
-        ),
-        ("socket.request.max.bytes", Kind::Int, |c| c.limits.request_bytes.to_string(), "The longest request frame."),
-    ];
     let default = Config::default();
     let row = |&(name, kind, value, doc): &(&'static str, Kind, Value, &'static str)| {
         let (value, usual) = (value(config), value(&default));

@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::net::Listener;
 use crate::replica::ReplicaSet;
 use crate::replica::controller::ControllerHandle;
+use crate::replica::coordinator::Coordinators;
 use configs::BrokerConfig;
 use connection::ConnectionError;
 use handlers::fetch_session::Sessions;
@@ -78,6 +79,8 @@ pub struct Context {
     pub controller: Arc<ControllerHandle>,
     /// The partitions that this broker holds.
     pub replicas: Arc<ReplicaSet>,
+    /// The coordinators of groups on this broker.
+    pub coordinators: Arc<Coordinators>,
     /// What topics get that say nothing themselves.
     pub topics: TopicDefaults,
     /// What else this broker shows of its configuration.

@@ -49,10 +49,15 @@ impl Server {
 
     /// One life of a broker on a disk in memory, under that boot of the kernel; none if the power goes while it starts.
     pub fn start_life(disk: &MemDisk, boot_id: &str) -> Option<Self> {
+        Self::start_life_with(disk, boot_id, |_| {})
+    }
+
+    pub fn start_life_with(disk: &MemDisk, boot_id: &str, also: impl FnOnce(&mut Config)) -> Option<Self> {
         let data = tempfile::tempdir().unwrap();
         let adjust = |config: &mut Config| {
             config.topics.retention_ms = None;
             config.broker.durability = Durability::PageCache;
+            also(config);
         };
         let off = disk.clone();
         let fatal = Arc::new(move |fatal: Fatal| assert!(off.is_cut(), "{}", fatal.reason));

@@ -6,6 +6,7 @@ mod client;
 mod configs;
 mod fetch;
 mod full_disk;
+mod groups;
 mod kit;
 mod offsets;
 mod power_cut;

@@ -82,6 +82,16 @@ fn every_version_of_every_api_is_answered() {
         ..Default::default()
     });
     every(&mut client, |_| CreatePartitionsRequest::default());
+    every(&mut client, |_| JoinGroupRequest::default());
+    every(&mut client, |_| SyncGroupRequest::default());
+    every(&mut client, |_| HeartbeatRequest::default());
+    every(&mut client, |_| LeaveGroupRequest::default());
+    every(&mut client, |_| OffsetCommitRequest::default());
+    every(&mut client, |_| OffsetFetchRequest::default());
+    every(&mut client, |_| OffsetDeleteRequest::default());
+    every(&mut client, |_| DescribeGroupsRequest { groups: vec!["none".into()], ..Default::default() });
+    every(&mut client, |_| ListGroupsRequest::default());
+    every(&mut client, |_| DeleteGroupsRequest { groups_names: vec!["none".into()] });
     every(&mut client, |_| DeleteRecordsRequest::default());
     every(&mut client, |_| AlterConfigsRequest::default());
     every(&mut client, |_| IncrementalAlterConfigsRequest::default());

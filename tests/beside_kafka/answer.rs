@@ -32,6 +32,9 @@ const NAMES: &[&str] = &[
     "batch_index",
     "node_id",
     "broker_id",
+    "group_id",
+    "group_instance_id",
+    "member_id",
     "log_dir",
 ];
 /// Lists with many elements of a few fields.

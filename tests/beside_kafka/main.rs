@@ -8,7 +8,7 @@
 //! To record Kafka's answers again (Java 17 and Maven are needed), from a Kafka that has no topics yet:
 //!
 //! ```text
-//! benches/kafka up --port 19492 && OTTLA_RECORD=127.0.0.1:19492 cargo test --test beside_kafka; benches/kafka down --port 19492
+//! benches/kafka up --port 19492 --set group.initial.rebalance.delay.ms=0 && OTTLA_RECORD=127.0.0.1:19492 cargo test --test beside_kafka; benches/kafka down --port 19492
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]

@@ -12,12 +12,19 @@ pub struct Mapping {
     port: String,
     topics: BTreeMap<String, String>,
     producers: Vec<String>,
+    members: Vec<String>,
 }
 
 impl Mapping {
     /// Nothing is known but where the broker listens.
     pub fn new(port: u16) -> Self {
-        Self { epoch: None, port: port.to_string(), topics: BTreeMap::new(), producers: Vec::new() }
+        Self {
+            epoch: None,
+            port: port.to_string(),
+            topics: BTreeMap::new(),
+            producers: Vec::new(),
+            members: Vec::new(),
+        }
     }
 
     /// Learns which topic has the id. A topic created again has another one.
@@ -43,6 +50,10 @@ impl Mapping {
             ("port", _) if value == self.port => "its port".to_owned(),
             ("session_id", Some(1..)) => "a session".to_owned(),
             ("producer_id", Some(0..)) => format!("producer {}", place(&mut self.producers, value)),
+            // Its own part is what comes before the random one.
+            ("member_id" | "leader", _) if has_uuid(value) => {
+                format!("{} member {}", own_part(value), place(&mut self.members, value))
+            }
             ("leader_epoch" | "epoch", Some(epoch @ 0..)) => {
                 let first = i64::from(self.epoch.unwrap_or_default());
                 format!("first{:+}", epoch - first)
@@ -77,6 +88,24 @@ impl Mapping {
         }
         out + rest
     }
+}
+
+/// Length of a UUID as text.
+const UUID_CHARS: usize = 36;
+
+/// Whether the text ends with a UUID, and its closing quote.
+fn has_uuid(text: &str) -> bool {
+    let text = text.trim_matches('"');
+    let tail = text.len().checked_sub(UUID_CHARS).and_then(|at| text.get(at..));
+    tail.is_some_and(|tail| {
+        tail.bytes().filter(|byte| *byte == b'-').count() == 4
+            && tail.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+    })
+}
+
+fn own_part(text: &str) -> &str {
+    let text = text.trim_matches('"');
+    text[..text.len() - UUID_CHARS].trim_end_matches('-')
 }
 
 fn is_zero(id: &str) -> bool {

@@ -10,7 +10,7 @@ use ottla::log::mmap::{MmapDisk, MmapOptions};
 use ottla::net::TokioNetwork;
 use tokio::runtime::Runtime;
 
-/// A broker with the defaults of its config that runs until it is dropped.
+/// A broker that runs until it is dropped.
 pub struct Server {
     runtime: Option<Runtime>,
     broker: Option<Broker>,
@@ -26,6 +26,8 @@ impl Server {
         config.broker.data_dir = data.path().join("data");
         config.kafka.listen = HostPort::new("127.0.0.1", 0);
         config.admin.listen = None;
+        // As the Kafka that was recorded: nobody waits for members that no case has.
+        config.groups.initial_rebalance_delay_ms = 0;
         let disk = MmapDisk::open(config.broker.data_dir.clone(), MmapOptions::default()).unwrap();
         let env = Env {
             disk: Arc::new(disk),

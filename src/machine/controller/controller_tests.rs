@@ -353,7 +353,10 @@ fn what_a_newer_version_wrote_stops_and_changes_nothing() {
     assert_eq!(state.apply(Committed { id, what: What::Command(&entry) }), Err(MachineError::Command(newer)));
     assert_eq!(state, cluster(1));
     let header = BatchHeader::parse(&[&[0; 11][..], &[49], &[0; 49]].concat()).unwrap();
-    assert_eq!(state.apply(Committed { id, what: What::Records(&header) }), Err(MachineError::Records));
+    assert_eq!(
+        state.apply(Committed { id, what: What::Records { header: &header, batch: None } }),
+        Err(MachineError::Records)
+    );
     assert_eq!(
         Controller::restore(&[9]),
         Err(MachineError::Snapshot(StateError::Newer { what: "version", number: 9 }))

@@ -310,7 +310,7 @@ impl Machine for Controller {
     fn apply(&mut self, entry: Committed<'_>) -> Result<(), MachineError> {
         match entry.what {
             What::Blank => {}
-            What::Records(_) => return Err(MachineError::Records),
+            What::Records { .. } => return Err(MachineError::Records),
             What::Command(bytes) => {
                 // All are read before the first takes effect: an entry counts as a whole or not at all.
                 for record in record::decode_entry(bytes).map_err(MachineError::Command)? {

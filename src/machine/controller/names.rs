@@ -5,8 +5,11 @@ use super::{Kind, Refusal};
 /// The longest topic name, in bytes (Kafka's limit: it becomes part of a file's name there).
 pub const NAME_BYTES_MAX: usize = 249;
 
+/// The topic whose partitions coordinate groups.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// Names that belong to the cluster itself.
-const INTERNAL: [&str; 3] = ["__consumer_offsets", "__share_group_state", "__transaction_state"];
+const INTERNAL: [&str; 3] = [OFFSETS_TOPIC, "__share_group_state", "__transaction_state"];
 
 /// Kafka's own name for the controller's log, which no topic may have.
 const CLUSTER_METADATA: &str = "__cluster_metadata";

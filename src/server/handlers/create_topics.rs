@@ -146,6 +146,14 @@ fn result(call: &Call, name: Text, made: Made, validate_only: bool, has_configs:
 /// What Metadata says of it.
 pub(super) async fn create_automatically(call: &Call, name: &Text, deadline: Instant) -> Result<(), ErrorCode> {
     let topic = CreatableTopic { name: name.clone(), num_partitions: -1, replication_factor: -1, ..Default::default() };
+    create_and_wait(call, topic, deadline).await
+}
+
+/// Creates a topic unless it is there, and waits until it is served.
+///
+/// # Errors
+/// Why it is not.
+pub(super) async fn create_and_wait(call: &Call, topic: CreatableTopic, deadline: Instant) -> Result<(), ErrorCode> {
     match create(call, std::slice::from_ref(&topic), false).await.pop() {
         Some(Ok(created)) => match wait_until_served(call, &[id_of(&created)], deadline).await {
             true => Ok(()),

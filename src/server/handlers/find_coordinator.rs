@@ -1,9 +1,6 @@
-//! FindCoordinator: there are no groups and no transactions yet (the API is advertised for librdkafka, which takes it as the sign
-//! that a broker can store lz4).
-//!
-//! A group's coordinator is "not available": consumers that assign partitions themselves look for it in the background, and
-//! anything final would reach their users as an error. A transactional id gets an error that no client tries again.
+//! FindCoordinator: who coordinates a group. There are no transactions yet: a transactional id gets an error that no client tries again.
 
+use super::group;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::find_coordinator::Coordinator;
 use crate::protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
@@ -18,28 +15,43 @@ const TRANSACTION: i8 = 1;
 
 /// Handles one FindCoordinator request.
 pub async fn handle(call: &Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let (error_code, message) = match request.key_type {
-        GROUP => (ErrorCode::COORDINATOR_NOT_AVAILABLE, "This broker does not support consumer groups."),
-        TRANSACTION => (ErrorCode::INVALID_REQUEST, "This broker does not support transactions."),
-        _ => (ErrorCode::INVALID_REQUEST, "This broker has no coordinators of that type."),
+    let made = match request.key_type {
+        GROUP => group::make_coordinators(call).await,
+        _ => Ok(()),
     };
-    let message = Some(Text::from_static(message));
-    if call.version() < BATCHED_FROM {
-        return FindCoordinatorResponse {
-            error_code,
-            error_message: message,
-            node_id: NO_NODE,
-            port: NO_NODE,
-            ..Default::default()
-        };
+    let is_batched = call.version() >= BATCHED_FROM;
+    // As Kafka says it: the older versions' message is the code's name.
+    let no_message = if is_batched { "" } else { "NONE" };
+    let find = |key: Text| match (request.key_type, made) {
+        (GROUP, Err(code)) => failed(key, code, "The topic of the coordinators is being made."),
+        (GROUP, Ok(())) => found(call, key, no_message),
+        (TRANSACTION, _) => failed(key, ErrorCode::INVALID_REQUEST, "This broker does not support transactions."),
+        _ => failed(key, ErrorCode::INVALID_REQUEST, "This broker has no coordinators of that type."),
+    };
+    if is_batched {
+        let coordinators = request.coordinator_keys.into_iter().map(find).collect();
+        return FindCoordinatorResponse { coordinators, ..Default::default() };
     }
-    let coordinators = request.coordinator_keys.into_iter().map(|key| Coordinator {
+    let Coordinator { node_id, host, port, error_code, error_message, .. } = find(request.key);
+    FindCoordinatorResponse { error_code, error_message, node_id, host, port, ..Default::default() }
+}
+
+fn found(call: &Call, key: Text, message: &'static str) -> Coordinator {
+    let is_here = group::coordinator_of(call, &key).and_then(|id| call.context.replicas.get(id)).is_some();
+    if !is_here {
+        return failed(key, ErrorCode::COORDINATOR_NOT_AVAILABLE, "The group's coordinator has no leader.");
+    }
+    Coordinator {
         key,
-        node_id: NO_NODE,
-        port: NO_NODE,
-        error_code,
-        error_message: message.clone(),
+        node_id: call.context.broker.0,
+        host: call.context.advertised_host.as_str().into(),
+        port: call.context.advertised_port,
+        error_message: Some(Text::from_static(message)),
         ..Default::default()
-    });
-    FindCoordinatorResponse { coordinators: coordinators.collect(), ..Default::default() }
+    }
+}
+
+fn failed(key: Text, error_code: ErrorCode, message: &'static str) -> Coordinator {
+    let error_message = Some(Text::from_static(message));
+    Coordinator { key, node_id: NO_NODE, port: NO_NODE, error_code, error_message, ..Default::default() }
 }

@@ -5,6 +5,7 @@ mod bytes;
 mod configs;
 mod coordinators;
 mod fetch;
+mod groups;
 mod kit;
 mod metadata;
 mod offsets;
@@ -34,6 +35,8 @@ const GROUPS: &[Group] = &[
     ("alter", alter::cases),
     // Last: Kafka makes its internal topics.
     ("coordinators", coordinators::cases),
+    ("groups", groups::cases),
+    ("group_offsets", groups::offsets),
 ];
 
 /// The groups' names.

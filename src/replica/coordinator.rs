@@ -1,0 +1,277 @@
+//! Coordinator partitions on this broker: the task that leads each, and how requests get to it.
+//!
+//! One task a partition decides about what waits, commits all records of that turn as one batch, and answers when they are applied.
+//! Meanwhile the next turn gathers: one sync for each turn, however many requests it has. A batch that is not committed takes all
+//! decisions of its turn with it: the groups are read again from committed state, and whoever waits is told to ask again.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, RwLock, Weak};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::{Replica, Submission};
+use crate::clock::Clock;
+use crate::ids::{PartitionId, TopicId};
+use crate::machine::groups::coordinator::Coordinator;
+use crate::machine::groups::record::Record;
+use crate::machine::groups::{Answer, Effects, Limits, Moment, Now, Ticket};
+use crate::machine::keyed::LastValues;
+use crate::protocol::batch::BatchHeader;
+use crate::protocol::compression::Compression;
+use crate::protocol::record::{BatchBuilder, NewRecord};
+
+/// Requests that may wait for a coordinator's task.
+const QUEUE: usize = 4096;
+/// Requests decided in one turn.
+const REQUESTS_PER_TURN: usize = 1024;
+/// A turn whose records take so much takes no more requests.
+const TURN_BYTES_MAX: usize = 4 << 20;
+/// What a batch may take, unless one record alone is larger: a segment must hold it.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// What a request wants of the coordinator: it decides, and answers its ticket, now or later.
+pub type Work = Box<dyn FnOnce(&mut Turn<'_>, Ticket) + Send>;
+
+/// What a request's decision works on.
+pub struct Turn<'a> {
+    /// The groups.
+    pub coordinator: &'a mut Coordinator,
+    /// What is committed. Decisions of this turn are not in it.
+    pub committed: &'a LastValues,
+    /// When this is.
+    pub now: Now,
+    /// What the turn does.
+    pub out: &'a mut Effects,
+}
+
+/// Why a coordinator gives no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// It is not here.
+    #[error("this broker does not coordinate that partition")]
+    NotHere,
+    /// It cannot commit; whether it has is unknown.
+    #[error("the coordinator could not commit")]
+    NotCommitted,
+}
+
+struct Request {
+    work: Work,
+    /// Whether the work reads what is committed, so that nothing of its own turn may come before it.
+    alone: bool,
+    tell: oneshot::Sender<Answer>,
+}
+
+/// The coordinators on this broker, by partition.
+#[derive(Default)]
+pub struct Coordinators {
+    queues: RwLock<HashMap<PartitionId, mpsc::Sender<Request>>>,
+}
+
+impl Coordinators {
+    /// Has a partition's coordinator decide, and waits for the answer. With `alone`, it decides on committed state, with nothing undecided
+    /// before it.
+    ///
+    /// # Errors
+    /// When there is none, or it stops.
+    pub async fn ask(&self, id: PartitionId, alone: bool, work: Work) -> Result<Answer, NoAnswer> {
+        let queue = self.queues.read().expect("no panic under the lock").get(&id).cloned();
+        let (tell, answer) = oneshot::channel();
+        let queue = queue.ok_or(NoAnswer::NotHere)?;
+        queue.send(Request { work, alone, tell }).await.map_err(|_| NoAnswer::NotHere)?;
+        answer.await.map_err(|_| NoAnswer::NotCommitted)
+    }
+
+    /// Begins to coordinate a partition that this broker leads. The future is its task.
+    pub fn start(
+        &self,
+        replica: &Arc<Replica>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> impl Future<Output = ()> + use<> {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        self.queues.write().expect("no panic under the lock").insert(replica.id(), sender);
+        let task = Task { replica: Arc::downgrade(replica), clock, limits, began: Instant::now(), next_ticket: 0 };
+        task.run(queue)
+    }
+
+    /// Has every coordinator forget the offsets that nobody wants any more.
+    pub async fn expire_offsets(&self, topics: impl Fn(&str) -> Option<TopicId> + Clone + Send + 'static) {
+        let mut ids: Vec<PartitionId> = self.queues.read().expect("no panic under the lock").keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            loop {
+                let topics = topics.clone();
+                let work: Work = Box::new(move |turn, ticket| {
+                    let rest = turn.coordinator.expire_offsets(turn.now, turn.committed, topics, turn.out);
+                    turn.out.answer(ticket, Answer::Expired { rest });
+                });
+                match self.ask(id, true, work).await {
+                    Ok(Answer::Expired { rest: true }) => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::debug!(partition = %id, %error, "old offsets could not be forgotten; it is tried again");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends all coordinators: whoever waits is told to look for another.
+    pub fn stop_all(&self) {
+        self.queues.write().expect("no panic under the lock").clear();
+    }
+
+    /// Ends a partition's coordinator.
+    pub fn stop(&self, id: PartitionId) {
+        self.queues.write().expect("no panic under the lock").remove(&id);
+    }
+}
+
+struct Task {
+    replica: Weak<Replica>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    began: Instant,
+    next_ticket: u64,
+}
+
+/// Who waits.
+type Waiting = BTreeMap<Ticket, oneshot::Sender<Answer>>;
+
+impl Task {
+    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut waiting = Waiting::new();
+        let mut requests = VecDeque::new();
+        loop {
+            // Whoever waits for what was not committed is told so.
+            waiting.clear();
+            let Some(loaded) = self.load() else { return };
+            let mut coordinator = match loaded {
+                Ok(coordinator) => coordinator,
+                Err((group, error)) => {
+                    let id = self.replica.upgrade().map(|replica| replica.id());
+                    return tracing::error!(partition = ?id, group, %error, "a stored group cannot be read: its partition is not coordinated");
+                }
+            };
+            loop {
+                if requests.is_empty() && !self.wait(&mut queue, &mut requests, coordinator.next_deadline()).await {
+                    return;
+                }
+                let Some(replica) = self.replica.upgrade() else { return };
+                let mut out = Effects::default();
+                self.decide(&replica, &mut coordinator, &mut requests, &mut waiting, &mut out);
+                let records = std::mem::take(&mut out.records);
+                if !records.is_empty() && !self.commit(&replica, records).await {
+                    break;
+                }
+                for (ticket, answer) in out.answers {
+                    if let Some(tell) = waiting.remove(&ticket) {
+                        // Nobody waits any more if the connection is gone.
+                        let _ = tell.send(answer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now { moment: Moment(ms), wall: self.clock.now() }
+    }
+
+    fn load(&self) -> Option<Result<Coordinator, (String, crate::protocol::primitive::DecodeError)>> {
+        let replica = self.replica.upgrade()?;
+        let machine = replica.group().machine().lock().expect("a machine's apply does not panic");
+        Some(Coordinator::load(machine.values()?, self.limits, self.now()))
+    }
+
+    /// Waits for requests, or for the next deadline. `false`: nobody will come any more.
+    async fn wait(
+        &self,
+        queue: &mut mpsc::Receiver<Request>,
+        requests: &mut VecDeque<Request>,
+        deadline: Option<Moment>,
+    ) -> bool {
+        let mut came = Vec::new();
+        let at = deadline.map(|at| self.began + std::time::Duration::from_millis(at.0));
+        let wait = async {
+            match at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let goes_on = tokio::select! {
+            biased;
+            count = queue.recv_many(&mut came, REQUESTS_PER_TURN) => count > 0,
+            () = wait => true,
+        };
+        requests.extend(came);
+        goes_on
+    }
+
+    /// Decides about a turn's requests: all, or those before one that has to stand alone.
+    fn decide(
+        &mut self,
+        replica: &Replica,
+        coordinator: &mut Coordinator,
+        requests: &mut VecDeque<Request>,
+        waiting: &mut Waiting,
+        out: &mut Effects,
+    ) {
+        let now = self.now();
+        let machine = replica.group().machine().lock().expect("a machine's apply does not panic");
+        let committed = machine.values().expect("a coordinator was loaded from them");
+        let takes_more = |next: &Request, out: &Effects| {
+            if next.alone { out.records.is_empty() } else { out.record_bytes() < TURN_BYTES_MAX }
+        };
+        while let Some(request) = requests.pop_front_if(|next| takes_more(next, out)) {
+            self.next_ticket += 1;
+            let ticket = Ticket(self.next_ticket);
+            waiting.insert(ticket, request.tell);
+            (request.work)(&mut Turn { coordinator, committed, now, out }, ticket);
+        }
+        coordinator.expire(now, out);
+    }
+
+    /// Commits the records of a turn: as one batch, unless they are what deleting a large group takes.
+    async fn commit(&self, replica: &Replica, records: Vec<Record>) -> bool {
+        let mut records = records.as_slice();
+        while !records.is_empty() {
+            let mut bytes = 0;
+            let fitting = records.iter().take_while(|record| {
+                bytes += record.bytes();
+                bytes <= BATCH_BYTES_MAX
+            });
+            let (now, later) = records.split_at(fitting.count().max(1));
+            if !self.commit_batch(replica, now).await {
+                return false;
+            }
+            records = later;
+        }
+        true
+    }
+
+    async fn commit_batch(&self, replica: &Replica, records: &[Record]) -> bool {
+        let timestamp = self.clock.now().0;
+        let mut builder = BatchBuilder::new(Compression::None);
+        for Record { key, value } in records {
+            builder.push(&NewRecord { timestamp, key: Some(key), value: value.as_deref(), headers: &[] });
+        }
+        let batch = builder.build();
+        let header = BatchHeader::parse(&batch).expect("it was just built");
+        let (done, outcome) = oneshot::channel();
+        let done = Box::new(move |result| drop(done.send(result)));
+        replica.submit(Submission { batch, header, done }).await;
+        match outcome.await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(partition = %replica.id(), %error, "a coordinator could not commit; its groups are read again");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! DescribeGroups.
+
+use super::{authorized, group};
+use crate::machine::groups::Answer;
+use crate::machine::groups::coordinator::Coordinator;
+use crate::protocol::messages::describe_groups::DescribedGroup;
+use crate::protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
+use crate::protocol::value::Text;
+use crate::server::dispatch::Call;
+
+/// Handles one DescribeGroups request.
+pub async fn handle(call: &Call, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for id in &request.groups {
+        let mut described = describe(call, id).await;
+        if request.include_authorized_operations && !described.error_code.is_error() {
+            described.authorized_operations = authorized::GROUP;
+        }
+        groups.push(described);
+    }
+    DescribeGroupsResponse { groups, ..Default::default() }
+}
+
+async fn describe(call: &Call, id: &Text) -> DescribedGroup {
+    let group_id = id.detached();
+    let asked = group::ask(call, id, false, move |turn, ticket| {
+        let described = turn.coordinator.describe(&group_id);
+        turn.out.answer(ticket, Answer::Described(described));
+    });
+    match asked.await {
+        Ok(Answer::Described(Some(described))) => described,
+        Ok(Answer::Described(None)) => Coordinator::dead(id),
+        Ok(other) => panic!("a describe was told {other:?}"),
+        Err(error_code) => DescribedGroup { error_code, group_id: id.clone(), ..Default::default() },
+    }
+}
