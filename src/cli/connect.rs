@@ -77,6 +77,9 @@ pub enum Failure {
         /// What is wrong with it.
         problem: String,
     },
+    /// There is no such group.
+    #[error("there is no group {0}")]
+    NoGroup(String),
     /// The arguments do not fit each other, or what they are applied to.
     #[error("{0}")]
     Usage(String),
@@ -98,7 +101,7 @@ impl Failure {
             // Who reads our output has seen enough.
             Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Client(error) if error.is_unreachable() => Exit::Unreachable,
-            Self::Client(ClientError::NoPartition { .. }) => Exit::NotFound,
+            Self::Client(ClientError::NoPartition { .. }) | Self::NoGroup(_) => Exit::NotFound,
             Self::Client(error) if error.code() == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => Exit::NotFound,
             Self::Usage(_) => Exit::Usage,
             Self::Client(_) | Self::Io { .. } | Self::Data { .. } | Self::Some { .. } => Exit::Failed,

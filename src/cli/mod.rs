@@ -8,6 +8,7 @@ pub mod completion;
 pub mod config;
 pub mod connect;
 pub mod consume;
+pub mod group;
 pub mod logging;
 pub mod position;
 pub mod produce;
@@ -31,7 +32,7 @@ pub enum Exit {
     Usage = 2,
     /// 3: no broker could be reached, or none answered in time.
     Unreachable = 3,
-    /// 4: there is no such topic or partition.
+    /// 4: there is no such topic, partition or group.
     NotFound = 4,
     /// 74: the device failed a write or a sync (`EX_IOERR`); look at it before starting again.
     DeviceFailed = 74,
@@ -55,6 +56,7 @@ pub struct Cli {
 enum Command {
     Serve(serve::Args),
     Topic(topic::Args),
+    Group(group::Args),
     Produce(produce::Args),
     Consume(consume::Args),
     Bench(bench::Args),
@@ -76,6 +78,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let exit = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Topic(args) => topic::run(&args),
+        Command::Group(args) => group::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -5,6 +5,7 @@
 
 mod batches;
 mod connection;
+mod coordinator;
 mod error;
 mod leaders;
 

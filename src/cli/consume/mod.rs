@@ -1,5 +1,6 @@
 //! `ottla consume`: reads partitions by offset, checks what it gets, prints it.
 
+mod member;
 mod template;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use tokio::time::{Duration, Instant, sleep};
 use super::Exit;
 use super::client::{Batches, Client, ClientError, ListOffsets, RETRY_PAUSE, by_leader};
 use super::connect::{self, Connect, Failure};
+use super::group::committed;
 use super::position::Position;
 use crate::protocol::batch::BatchHeader;
 use crate::protocol::error_code::ErrorCode;
@@ -19,6 +21,7 @@ use crate::protocol::messages::metadata::MetadataResponseTopic;
 use crate::protocol::messages::{FetchRequest, FetchResponse};
 use crate::protocol::record::read_records;
 use crate::protocol::value::Records;
+use member::{Member, Standing};
 use template::{Printed, Template};
 
 /// How long a broker holds a fetch that finds nothing.
@@ -41,14 +44,17 @@ Format:\n  json                    one JSON object a line\n  \
 %k{hex} %v{base64}      bytes as text        \\n \\r \\t \\0 \\\\ \\xHH\n\n\
 Examples:\n  ottla consume orders\n  ottla consume orders:0,1 --offset -10 --exit-at-end\n  \
 ottla consume orders --offset @1700000000000 --num 100 --format '%t %p %o %k %v\\n'\n  \
-ottla consume orders --format json | jq .value\n\n\
+ottla consume orders --format json | jq .value\n  ottla consume orders --group billing --exit-at-end\n\n\
 Exit codes: 0 done, 1 refused or damaged data, 2 wrong arguments, 3 no broker answered, 4 no such topic or partition."
 )]
 pub struct Args {
     /// The topic, and which of its partitions; left out, all.
     #[arg(value_name = "TOPIC[:PARTITION,...]")]
     topic: String,
-    /// Where to begin.
+    /// Read as a member of this group: its partitions, from where it has committed on; it commits what was printed.
+    #[arg(short, long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Where to begin; for a group, where it has not committed yet.
     #[arg(short, long, default_value = "start", allow_hyphen_values = true, value_name = "POSITION")]
     offset: Position,
     /// Stop after so many records.
@@ -76,15 +82,33 @@ async fn consume(args: &Args) -> Result<(), Failure> {
     }
     let mut client = args.connect.client().await?;
     let topic = client.topic(name, false).await?;
-    let partitions = match chosen.is_empty() {
+    let is_whole = chosen.is_empty();
+    let partitions = match is_whole {
         true => topic.partitions.iter().map(|partition| partition.partition_index).collect(),
         false => chosen,
     };
-    let offsets = args.offset.resolve(&mut client, &topic, &partitions).await?;
-    let cursors = offsets.into_iter().map(|(index, next)| (index, Cursor { next, at_end: false })).collect();
     let left = args.num.unwrap_or(u64::MAX);
     let out = BufWriter::with_capacity(64 << 10, std::io::stdout());
-    Reader { args, client, topic, name, cursors, left, out }.run().await
+    let mut reader = Reader { args, client, topic, name, cursors: BTreeMap::new(), left, out };
+    let Some(group) = &args.group else {
+        let offsets = args.offset.resolve(&mut reader.client, &reader.topic, &partitions).await?;
+        reader.begin_at(offsets);
+        return reader.run(None).await;
+    };
+    if !is_whole {
+        return Err(Failure::Usage("a member of a group reads the partitions that the group gives it".to_owned()));
+    }
+    let mut member = Member::new(group, name, partitions);
+    reader.take_share(&mut member).await?;
+    tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => {}
+        outcome = reader.run(Some(&mut member)) => outcome?,
+    }
+    reader.out.flush().map_err(Failure::stdout)?;
+    let read = reader.read_offsets();
+    member.commit(&mut reader.client, &read).await?;
+    Ok(member.leave(&mut reader.client).await?)
 }
 
 /// `topic:0,2` is partitions 0 and 2 of the topic.
@@ -113,9 +137,41 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn run(&mut self) -> Result<(), Failure> {
+    fn begin_at(&mut self, offsets: BTreeMap<i32, i64>) {
+        self.cursors = offsets.into_iter().map(|(index, next)| (index, Cursor { next, at_end: false })).collect();
+    }
+
+    /// Joins the group, and begins where it has come to in the partitions that it gives.
+    async fn take_share(&mut self, member: &mut Member) -> Result<(), Failure> {
+        let group = self.args.group.as_deref().expect("a member has a group");
+        let mine = member.join(&mut self.client).await?;
+        let committed = committed(&mut self.client, group).await?;
+        let mut offsets = self.args.offset.resolve(&mut self.client, &self.topic, &mine).await?;
+        for (partition, offset) in &mut offsets {
+            *offset = committed.get(&(self.name.to_owned(), *partition)).copied().unwrap_or(*offset);
+        }
+        self.begin_at(offsets);
+        Ok(())
+    }
+
+    /// Up to where each partition was printed.
+    fn read_offsets(&self) -> BTreeMap<i32, i64> {
+        self.cursors.iter().map(|(index, cursor)| (*index, cursor.next)).collect()
+    }
+
+    async fn run(&mut self, mut member: Option<&mut Member>) -> Result<(), Failure> {
         let mut well_at = Instant::now();
         loop {
+            if let Some(member) = member.as_deref_mut() {
+                let read = self.read_offsets();
+                if member.look_after(&mut self.client, &read).await? == Standing::JoinAgain {
+                    self.take_share(member).await?;
+                }
+                if self.cursors.is_empty() && !self.args.exit_at_end {
+                    // Nothing to read: others have it all.
+                    sleep(MAX_WAIT).await;
+                }
+            }
             let trouble = self.round().await?;
             self.out.flush().map_err(Failure::stdout)?;
             let at_end = self.cursors.values().all(|cursor| cursor.at_end);
@@ -259,6 +315,7 @@ impl Reader<'_> {
             };
             self.args.format.print(&mut self.out, &printed).map_err(Failure::stdout)?;
             self.left -= 1;
+            self.cursors.get_mut(&index).expect("looked up above").next = record.offset + 1;
         }
         Ok(())
     }

@@ -56,14 +56,14 @@ pub fn run(args: &Args) -> Exit {
 }
 
 /// What became of one of several topics or partitions.
-struct Outcome {
+pub(super) struct Outcome {
     what: String,
     code: ErrorCode,
     message: Option<String>,
 }
 
 impl Outcome {
-    fn new(what: &str, code: ErrorCode, message: Option<&str>) -> Self {
+    pub(super) fn new(what: &str, code: ErrorCode, message: Option<&str>) -> Self {
         Self { what: what.to_owned(), code, message: message.map(ToOwned::to_owned) }
     }
 
@@ -77,7 +77,7 @@ impl Outcome {
 }
 
 /// Fails if any of the outcomes did: as that one where it is the only one, else after naming each on stderr.
-fn check(verb: &str, outcomes: &[Outcome]) -> Result<(), Failure> {
+pub(super) fn check(verb: &str, outcomes: &[Outcome]) -> Result<(), Failure> {
     let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.code.is_error()).collect();
     let refused = |outcome: &Outcome| crate::cli::client::ClientError::Refused {
         what: format!("{verb} {}", outcome.what),
