@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import scenarios
 from confluent_kafka import (
@@ -87,6 +88,37 @@ class Confluent(scenarios.Client):
             got.append(Sent(message.key(), message.value(), tuple(message.headers() or ()), timestamp))
         consumer.close()
         return got
+
+    def member(self, group: str) -> Consumer:
+        options = {"group.id": group, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
+        return Consumer({"bootstrap.servers": self.bootstrap, "session.timeout.ms": 10_000, **options})
+
+    def read_as_member(self, group: str, topic: str, count: int) -> list[tuple[int, int]]:
+        consumer, got = self.member(group), []
+        consumer.subscribe([topic])
+        while len(got) < count:
+            message = consumer.poll(WAIT_SECONDS)
+            if message is None:
+                raise TimeoutError(f"{len(got)} of {count} records")
+            if message.error():
+                raise KafkaException(message.error())
+            got.append((message.partition(), message.offset()))
+        consumer.commit(asynchronous=False)
+        consumer.close()
+        return got
+
+    def share_out(self, group: str, topic: str) -> list[int]:
+        members = [self.member(group), self.member(group)]
+        for member in members:
+            member.subscribe([topic])
+        until = time.monotonic() + WAIT_SECONDS
+        while not all(member.assignment() for member in members) and time.monotonic() < until:
+            for member in members:
+                member.poll(0.1)
+        shares = [len(member.assignment()) for member in members]
+        for member in members:
+            member.close()
+        return shares
 
     def offset_for_time(self, topic: str, partition: int, timestamp: int) -> int | None:
         consumer = self.consumer()

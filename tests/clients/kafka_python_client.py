@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import scenarios
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -54,6 +56,42 @@ class KafkaPython(scenarios.Client):
                 expect("kind of timestamp", record.timestamp_type, CREATE_TIME)
                 got.append(Sent(record.key, record.value, tuple(record.headers), record.timestamp))
         return got[:count]
+
+    def member(self, group: str, topic: str) -> KafkaConsumer:
+        return KafkaConsumer(
+            topic,
+            bootstrap_servers=self.bootstrap,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+
+    def read_as_member(self, group: str, topic: str, count: int) -> list[tuple[int, int]]:
+        consumer, got, until = self.member(group, topic), [], time.monotonic() + WAIT_SECONDS
+        while len(got) < count:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{len(got)} of {count} records")
+            polled = consumer.poll(timeout_ms=1000)
+            got += [(record.partition, record.offset) for records in polled.values() for record in records]
+        consumer.commit()
+        consumer.close()
+        return got
+
+    def share_out(self, group: str, topic: str) -> list[int]:
+        members = [self.member(group, topic), self.member(group, topic)]
+        until = time.monotonic() + WAIT_SECONDS
+        # Each must go on polling while the other joins.
+        with ThreadPoolExecutor() as pool:
+
+            def poll(member: KafkaConsumer) -> None:
+                while not all(other.assignment() for other in members) and time.monotonic() < until:
+                    member.poll(timeout_ms=100)
+
+            list(pool.map(poll, members))
+        shares = [len(member.assignment()) for member in members]
+        for member in members:
+            member.close()
+        return shares
 
     def offset_for_time(self, topic: str, partition: int, timestamp: int) -> int | None:
         place = TopicPartition(topic, partition)

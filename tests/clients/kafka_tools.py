@@ -126,6 +126,36 @@ def performance(bootstrap: str, topic: str) -> None:
     expect("records stored", sum(int(line.rsplit(":", 1)[1]) for line in ends.splitlines()), 50_000)
 
 
+def groups(bootstrap: str, topic: str) -> None:
+    """Console consumer in a group; kafka-consumer-groups: list, describe, reset, delete offsets, delete."""
+    tool(bootstrap, Tool.TOPICS, "--create", "--topic", topic, "--partitions", "1")
+    produce(bootstrap, topic, "none")
+    group = f"{topic}-g"
+    member = ["--topic", topic, "--group", group, "--timeout-ms", "30000"]
+    lines = "".join(line.split("\t")[-1] for line in LINES.splitlines(True))
+    first = [*member, "--from-beginning", "--max-messages", "100"]
+    expect("the first hundred", tool(bootstrap, Tool.CONSOLE_CONSUMER, *first), "".join(lines.splitlines(True)[:100]))
+    rest = [*member, "--max-messages", "200"]
+    expect("the rest", tool(bootstrap, Tool.CONSOLE_CONSUMER, *rest), "".join(lines.splitlines(True)[100:]))
+    of = partial(tool, bootstrap, Tool.CONSUMER_GROUPS)
+    expect("listed", group in of("--list").splitlines(), True)
+    described = of("--describe", "--group", group)
+    expect("lag", re.findall(rf"{topic}\s+0\s+(\d+)\s+(\d+)\s+(\d+)", described), [("300", "300", "0")])
+    expect("state", "Empty" in of("--describe", "--group", group, "--state"), True)
+    reset = ["--reset-offsets", "--group", group, "--topic", topic, "--to-offset", "250"]
+    of(*reset, "--dry-run")
+    expect("only tried", "300" in of("--describe", "--group", group), True)
+    of(*reset, "--execute")
+    described = of("--describe", "--group", group)
+    expect("lag after the reset", re.findall(rf"{topic}\s+0\s+(\d+)\s+(\d+)\s+(\d+)", described), [("250", "300", "50")])
+    exported = of("--reset-offsets", "--group", group, "--all-topics", "--to-current", "--export", "--dry-run")
+    expect("exported", f'"{topic}",0,250' in exported or f"{topic},0,250" in exported, True)
+    of("--delete-offsets", "--group", group, "--topic", topic)
+    expect("without offsets", topic in of("--describe", "--group", group), False)
+    of("--delete", "--group", group)
+    expect("still listed", group in of("--list").splitlines(), False)
+
+
 def results(bootstrap: str) -> Iterator[Result]:
     prefix = f"tools-{time.time_ns():x}"
     yield attempt("kafka-topics", partial(topics, bootstrap, f"{prefix}-topics"))
@@ -133,4 +163,5 @@ def results(bootstrap: str) -> Iterator[Result]:
     for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
         yield attempt(f"console round trip, {codec}", partial(console, bootstrap, f"{prefix}-{codec}", codec))
     yield attempt("get-offsets, delete-records, log-dirs", partial(offsets, bootstrap, f"{prefix}-offsets"))
+    yield attempt("console consumer in a group, consumer-groups", partial(groups, bootstrap, f"{prefix}-groups"))
     yield attempt("producer-perf-test", partial(performance, bootstrap, f"{prefix}-perf"))

@@ -85,6 +85,19 @@ def query(bootstrap: str, topic: str) -> None:
     expect("the last record", kcat(bootstrap, "-C", "-t", topic, "-p", "0", "-o", "-1", "-e"), "three\n")
 
 
+def group(bootstrap: str, topic: str) -> None:
+    """kcat -G: reads as a member, commits when it ends, and goes on there."""
+    with Wire(bootstrap) as wire:
+        expect("create", wire.create_topic(topic, 3), 0)
+    read = ["-G", f"{topic}-g", "-X", "auto.offset.reset=earliest", "-f", "%s\\n"]
+    for life in range(3):
+        lines = [f"{life}-{n}" for n in range(90)]
+        for place in range(3):
+            kcat(bootstrap, "-P", "-t", topic, "-p", str(place), text="".join(f"{it}\n" for it in lines[place::3]))
+        got = kcat(bootstrap, "-c", str(len(lines)), *read, topic).splitlines()
+        expect(f"read in life {life}", sorted(got), sorted(lines))
+
+
 def large_value(bootstrap: str, topic: str) -> None:
     value = "0123456789" * 90_000
     kcat(bootstrap, "-P", "-t", topic, "-p", "0", text=value + "\n")
@@ -119,4 +132,5 @@ def results(bootstrap: str) -> Iterator[Result]:
     yield attempt("-L", partial(listing, bootstrap, f"{prefix}-list"))
     yield attempt("-Q, seek by time", partial(query, bootstrap, f"{prefix}-time"))
     yield attempt("large value", partial(large_value, bootstrap, f"{prefix}-large"))
+    yield attempt("-G", partial(group, bootstrap, f"{prefix}-group"))
     yield attempt("64 partitions", partial(many_partitions, bootstrap, f"{prefix}-many"))

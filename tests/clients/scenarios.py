@@ -33,7 +33,7 @@ class Sent:
 
 
 class Client(ABC):
-    """A client under test, on one broker. Reading is by assignment; there are no groups."""
+    """A client under test, on one broker. Reading is by assignment, but for what a member of a group reads."""
 
     sends_nothing = True
     """Whether the client can send a record without key and value, and a header without value."""
@@ -59,6 +59,14 @@ class Client(ABC):
     @abstractmethod
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Log start and end."""
+
+    @abstractmethod
+    def read_as_member(self, group: str, topic: str, count: int) -> list[tuple[int, int]]:
+        """Join a group, read so many records, commit, leave: where each record was, partition and offset."""
+
+    @abstractmethod
+    def share_out(self, group: str, topic: str) -> list[int]:
+        """Two members of one group at once: how many partitions each has when both have some, then leave."""
 
     @abstractmethod
     def refused_as_too_large(self, topic: str, value: bytes) -> bool:
@@ -148,6 +156,17 @@ def many_partitions(client: Client, topic: str) -> None:
         expect(f"partition {place}", client.read(topic, place, 0, 20), wanted)
 
 
+def group(client: Client, topic: str) -> None:
+    """Members read what is there, commit, leave; those who come later go on there. Two at once share the partitions."""
+    client.create_topic(topic, 4)
+    for life, each in enumerate((100, 25, 1)):
+        pairs = [(place, Sent(b"%d" % n, b"%d" % life)) for n in range(each) for place in range(4)]
+        acked = client.produce(topic, pairs, "lz4", idempotent=True)
+        wanted = sorted((place, offset) for (place, _), offset in zip(pairs, acked, strict=True))
+        expect(f"read in life {life}", sorted(client.read_as_member(f"{topic}-g", topic, 4 * each)), wanted)
+    expect("partitions of two members", client.share_out(f"{topic}-g", topic), [2, 2])
+
+
 def run(client: Client, name: str) -> None:
     """Run every scenario on topics of its own, a result line each."""
     prefix = f"{name}-{time.time_ns():x}"
@@ -158,6 +177,7 @@ def run(client: Client, name: str) -> None:
     scenarios["idempotent"] = partial(idempotent, client, f"{prefix}-idempotent")
     scenarios["large values"] = partial(large_values, client, f"{prefix}-large")
     scenarios["64 partitions"] = partial(many_partitions, client, f"{prefix}-many")
+    scenarios["group: commit, leave, go on, share out"] = partial(group, client, f"{prefix}-group")
     scenarios["admin"] = partial(client.administer, f"{prefix}-admin")
     for scenario, body in scenarios.items():
         print(attempt(scenario, body).line(), flush=True)

@@ -31,6 +31,7 @@ class Tool:
     DELETE_RECORDS = "org.apache.kafka.tools.DeleteRecordsCommand"
     CONSOLE_PRODUCER = "org.apache.kafka.tools.ConsoleProducer"
     CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
+    CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
     PRODUCER_PERFORMANCE = "org.apache.kafka.tools.ProducerPerformance"
 
 

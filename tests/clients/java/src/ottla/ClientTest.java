@@ -26,6 +26,13 @@ public final class ClientTest {
             attempt("idempotent", null, null, () -> data.idempotent(prefix + "-idempotent"));
             attempt("large values", null, null, () -> data.largeValues(prefix + "-large"));
             attempt("64 partitions", null, null, () -> data.manyPartitions(prefix + "-many"));
+            Groups groups = new Groups(bootstrap, admin, data);
+            for (String assignor : new String[] {"Range", "CooperativeSticky"}) {
+                String topic = prefix + "-" + assignor;
+                attempt("group: commit, leave, go on, share out, " + assignor, null, null, () -> groups.lives(topic, assignor));
+            }
+            attempt("group: static member", null, null, () -> groups.staticMember(prefix + "-static"));
+            attempt("admin: groups", null, null, () -> groups.administer(prefix + "-groups"));
             Administration administration = new Administration(admin, data);
             attempt("admin: topics", null, null, () -> administration.topics(prefix + "-topics"));
             attempt("admin: partitions", null, null, () -> administration.partitions(prefix + "-partitions"));
