@@ -2,6 +2,7 @@
 
 use ottla::log::mem_disk::MemDisk;
 use ottla::protocol::error_code::ErrorCode;
+use ottla::protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
 use ottla::protocol::messages::join_group::JoinGroupRequestProtocol;
 use ottla::protocol::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use ottla::protocol::messages::offset_fetch::OffsetFetchRequestGroup;
@@ -9,7 +10,7 @@ use ottla::protocol::messages::sync_group::SyncGroupRequestAssignment;
 use ottla::protocol::messages::*;
 use ottla::protocol::value::Text;
 
-use crate::kit::{Client, Server};
+use crate::kit::{Client, Server, topic};
 
 const GROUP: &str = "readers";
 const TOPIC: &str = "read";
@@ -133,20 +134,42 @@ fn no_acknowledged_offset_goes_back_and_members_stay_whatever_the_power_does() {
 
 #[test]
 fn a_group_is_found_again_after_its_log_was_given_up() {
-    let disk = MemDisk::inline();
+    let mut disk = MemDisk::inline();
     let server = start(&disk, "first").unwrap();
     let mut client = server.connect();
     client.create_topic(TOPIC, 1);
+    // As the broker makes it, but with one partition of small segments.
+    let configs = [("cleanup.policy", "compact"), ("segment.bytes", "1048576"), ("ottla.durability", "fsync")];
+    let configs = configs.map(|(name, value)| CreatableTopicConfig { name: name.into(), value: Some(value.into()) });
+    let topics = vec![CreatableTopic { configs: configs.into(), ..topic("__consumer_offsets", 1) }];
+    let created = client.ask(&CreateTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() });
+    assert_eq!(created.topics[0].error_code, ErrorCode::NONE, "{:?}", created.topics[0].error_message);
     find(&mut client);
     let reader = member(&mut client);
-    for offset in 0..200 {
-        assert_eq!(committed(&client.ask(&commit(&reader, offset))), ErrorCode::NONE);
+    let mut other = server.connect();
+    let first_kept = |client: &mut Client| {
+        let topics = super::offsets::asked("__consumer_offsets", 0, -2);
+        let response = client.ask(&ListOffsetsRequest { replica_id: -1, topics, ..Default::default() });
+        response.topics[0].partitions[0].offset
+    };
+    let mut last = 0;
+    while first_kept(&mut other) < 300 {
+        last += 1;
+        let mut request = commit(&reader, last);
+        request.topics[0].partitions[0].committed_metadata = Some("m".repeat(4000).as_str().into());
+        assert_eq!(committed(&client.ask(&request)), ErrorCode::NONE);
     }
-    drop(server);
-    let server = start(&disk, "first").unwrap();
-    let mut client = server.connect();
-    assert_eq!(fetch(&mut client), 199);
-    assert_eq!(heartbeat(&mut client, &reader), ErrorCode::NONE);
+    for life in 0..3 {
+        disk.cut_power_now();
+        disk = disk.after_power_cut();
+        let server = start(&disk, &format!("life {life}")).unwrap();
+        let mut client = server.connect();
+        assert_eq!(fetch(&mut client), last + life);
+        assert_eq!(heartbeat(&mut client, &reader), ErrorCode::NONE);
+        assert_eq!(committed(&client.ask(&commit(&reader, last + life + 1))), ErrorCode::NONE);
+        server.kill();
+    }
+    server.kill();
 }
 
 #[test]
