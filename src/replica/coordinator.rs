@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, RwLock, Weak};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::{Replica, Submission};
 use crate::clock::Clock;
@@ -25,6 +25,8 @@ use crate::protocol::record::{BatchBuilder, NewRecord};
 const QUEUE: usize = 4096;
 /// Requests decided in one turn.
 const REQUESTS_PER_TURN: usize = 1024;
+/// Between a commit that failed and the next one.
+const REST_AFTER_FAILURE: Duration = Duration::from_millis(200);
 /// A turn whose records take so much takes no more requests.
 const TURN_BYTES_MAX: usize = 4 << 20;
 /// What a batch may take, unless one record alone is larger: a segment must hold it.
@@ -148,14 +150,7 @@ impl Task {
         loop {
             // Whoever waits for what was not committed is told so.
             waiting.clear();
-            let Some(loaded) = self.load() else { return };
-            let mut coordinator = match loaded {
-                Ok(coordinator) => coordinator,
-                Err((group, error)) => {
-                    let id = self.replica.upgrade().map(|replica| replica.id());
-                    return tracing::error!(partition = ?id, group, %error, "a stored group cannot be read: its partition is not coordinated");
-                }
-            };
+            let Some(mut coordinator) = self.load() else { return };
             loop {
                 if requests.is_empty() && !self.wait(&mut queue, &mut requests, coordinator.next_deadline()).await {
                     return;
@@ -165,6 +160,8 @@ impl Task {
                 self.decide(&replica, &mut coordinator, &mut requests, &mut waiting, &mut out);
                 let records = std::mem::take(&mut out.records);
                 if !records.is_empty() && !self.commit(&replica, records).await {
+                    // What keeps it from committing (a full disk) does not pass at once.
+                    tokio::time::sleep(REST_AFTER_FAILURE).await;
                     break;
                 }
                 for (ticket, answer) in out.answers {
@@ -182,10 +179,16 @@ impl Task {
         Now { moment: Moment(ms), wall: self.clock.now() }
     }
 
-    fn load(&self) -> Option<Result<Coordinator, (String, crate::protocol::primitive::DecodeError)>> {
+    fn load(&self) -> Option<Coordinator> {
         let replica = self.replica.upgrade()?;
-        let machine = replica.group().machine().lock().expect("a machine's apply does not panic");
-        Some(Coordinator::load(machine.values()?, self.limits, self.now()))
+        let (coordinator, unreadable) = {
+            let machine = replica.group().machine().lock().expect("a machine's apply does not panic");
+            Coordinator::load(machine.values()?, self.limits, self.now())
+        };
+        for what in unreadable {
+            tracing::error!(partition = %replica.id(), what, "what is stored of a group cannot be read: it begins without members");
+        }
+        Some(coordinator)
     }
 
     /// Waits for requests, or for the next deadline. `false`: nobody will come any more.
@@ -196,7 +199,7 @@ impl Task {
         deadline: Option<Moment>,
     ) -> bool {
         let mut came = Vec::new();
-        let at = deadline.map(|at| self.began + std::time::Duration::from_millis(at.0));
+        let at = deadline.map(|at| self.began + Duration::from_millis(at.0));
         let wait = async {
             match at {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -233,7 +236,10 @@ impl Task {
             waiting.insert(ticket, request.tell);
             (request.work)(&mut Turn { coordinator, committed, now, out }, ticket);
         }
-        coordinator.expire(now, out);
+        // A sign of life that waits for its turn counts.
+        if requests.is_empty() {
+            coordinator.expire(now, out);
+        }
     }
 
     /// Commits the records of a turn: as one batch, unless they are what deleting a large group takes.

@@ -88,10 +88,16 @@ pub async fn dispatch(
         ApiKey::OffsetCommit => answer(&call, body, handlers::offset_commit::handle).await,
         ApiKey::OffsetFetch => answer(&call, body, handlers::offset_fetch::handle).await,
         ApiKey::FindCoordinator => answer(&call, body, handlers::find_coordinator::handle).await,
-        ApiKey::JoinGroup => answer(&call, body, handlers::join_group::handle).await,
+        ApiKey::JoinGroup => {
+            answer(&call, body, async |call: &Call, request| handlers::join_group::handle(call, request, memory).await)
+                .await
+        }
         ApiKey::Heartbeat => answer(&call, body, handlers::heartbeat::handle).await,
         ApiKey::LeaveGroup => answer(&call, body, handlers::leave_group::handle).await,
-        ApiKey::SyncGroup => answer(&call, body, handlers::sync_group::handle).await,
+        ApiKey::SyncGroup => {
+            answer(&call, body, async |call: &Call, request| handlers::sync_group::handle(call, request, memory).await)
+                .await
+        }
         ApiKey::DescribeGroups => answer(&call, body, handlers::describe_groups::handle).await,
         ApiKey::ListGroups => answer(&call, body, handlers::list_groups::handle).await,
         ApiKey::ApiVersions => answer(&call, body, handlers::api_versions::handle).await,
@@ -115,7 +121,7 @@ pub async fn dispatch(
 async fn answer<R: Request>(
     call: &Call,
     body: Bytes,
-    handler: impl AsyncFn(&Call, R) -> R::Response,
+    handler: impl AsyncFnOnce(&Call, R) -> R::Response,
 ) -> Result<Slot, ConnectionError> {
     let request = decode_request::<R>(body, call.version())?;
     let response = handler(call, request).await;

@@ -22,13 +22,20 @@ use ottla::protocol::wire::{Message, Request};
 pub struct Client {
     stream: TcpStream,
     correlation_id: i32,
+    client_id: String,
 }
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        Self { stream, correlation_id: 0 }
+        Self { stream, correlation_id: 0, client_id: "test".to_owned() }
+    }
+
+    /// The same connection under another client id.
+    pub fn named(&mut self, client_id: &str) -> &mut Self {
+        client_id.clone_into(&mut self.client_id);
+        self
     }
 
     /// The socket under it.
@@ -51,7 +58,7 @@ impl Client {
     pub fn try_ask<R: Request>(&mut self, request: &R) -> Option<R::Response> {
         let version = *R::API.spec().versions.end();
         self.correlation_id += 1;
-        let frame = encode_request(version, self.correlation_id, Some("test"), request).unwrap();
+        let frame = encode_request(version, self.correlation_id, Some(self.client_id.as_str()), request).unwrap();
         // The broker may have closed before it sees any of this.
         self.stream.write_all(&frame.concat()).ok()?;
         let mut size = [0; 4];
@@ -63,7 +70,7 @@ impl Client {
 
     pub fn send<R: Request>(&mut self, version: i16, request: &R) {
         self.correlation_id += 1;
-        let frame = encode_request(version, self.correlation_id, Some("test"), request).unwrap();
+        let frame = encode_request(version, self.correlation_id, Some(self.client_id.as_str()), request).unwrap();
         self.stream.write_all(&frame.concat()).unwrap();
     }
 

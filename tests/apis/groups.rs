@@ -206,3 +206,34 @@ fn a_stop_does_not_wait_for_members_that_wait() {
     // Asserts that it stops cleanly.
     drop(server);
 }
+
+#[test]
+fn nobody_but_the_coordinators_writes_to_their_topic() {
+    let disk = MemDisk::inline();
+    let server = start(&disk, "first").unwrap();
+    let mut client = server.connect();
+    find(&mut client);
+    let refused = client.try_produce("__consumer_offsets", 0, 1, 10);
+    assert_eq!(refused, Err(ErrorCode::INVALID_TOPIC_EXCEPTION));
+}
+
+#[test]
+fn names_of_any_length_and_many_protocols_harm_nobody() {
+    let disk = MemDisk::inline();
+    let server = start(&disk, "first").unwrap();
+    let mut client = server.connect();
+    client.create_topic(TOPIC, 1);
+    find(&mut client);
+    let long: Text = "i".repeat(32_760).as_str().into();
+    let instance = JoinGroupRequest { group_instance_id: Some(long.clone()), ..join(&Text::default()) };
+    assert_eq!(client.ask(&instance).error_code, ErrorCode::INVALID_REQUEST);
+    let protocols = (0..1000).map(|n| JoinGroupRequestProtocol { name: format!("{n}").into(), metadata: "m".into() });
+    let many = JoinGroupRequest { protocols: protocols.collect(), ..join(&Text::default()) };
+    assert_eq!(client.ask(&many).error_code, ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+    let joined = client.named(&long).ask_in(JOIN, &join(&Text::default()));
+    assert_eq!(joined.error_code, ErrorCode::NONE);
+    assert!(joined.member_id.len() < 300, "{}", joined.member_id.len());
+    assert_eq!(client.ask(&sync(&joined)).assignment, "all");
+    assert_eq!(committed(&client.ask(&commit(&joined, 5))), ErrorCode::NONE);
+    assert_eq!(fetch(&mut client), 5);
+}

@@ -237,7 +237,9 @@ fn now(ms: u64) -> Now {
 }
 
 fn load(committed: &LastValues, ms: u64) -> Coordinator {
-    Coordinator::load(committed, Limits::default(), now(ms)).expect("it was written by us")
+    let (coordinator, unreadable) = Coordinator::load(committed, Limits::default(), now(ms));
+    assert!(unreadable.is_empty(), "{unreadable:?}");
+    coordinator
 }
 
 fn of(joined: &JoinGroupResponse) -> MemberOf {
@@ -371,6 +373,21 @@ fn a_leave_is_seen_at_once_and_the_last_one_leaves_an_empty_group() {
     assert_eq!(kit.state(), State::Empty);
     let next = kit.stable(&[new()]);
     assert_eq!(next[0].generation_id, 4, "the empty one was the third");
+}
+
+#[test]
+fn many_who_leave_at_once_are_one_record() {
+    let mut kit = Kit::new();
+    let joined = kit.stable(&[new(), new(), new()]);
+    let leaving: Vec<_> = joined[..2].iter().map(|it| (it.member_id.clone(), None)).collect();
+    let ticket = kit.ticket();
+    let mut out = Effects::default();
+    kit.coordinator.leave(kit.now(), &group(), ticket, &leaving, &mut out);
+    assert_eq!(out.records.len(), 1);
+    kit.done(out);
+    kit.take_over();
+    assert_eq!(kit.heartbeat(&of(&joined[0])), ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(kit.heartbeat(&of(&joined[2])), ErrorCode::REBALANCE_IN_PROGRESS);
 }
 
 #[test]

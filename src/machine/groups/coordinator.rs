@@ -14,7 +14,6 @@ use crate::protocol::messages::describe_groups::DescribedGroup;
 use crate::protocol::messages::join_group::JoinGroupResponse;
 use crate::protocol::messages::list_groups::ListedGroup;
 use crate::protocol::messages::sync_group::SyncGroupResponse;
-use crate::protocol::primitive::DecodeError;
 use crate::protocol::value::Text;
 
 /// The state of a group that is not there.
@@ -52,30 +51,36 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator of what was committed. All members get their whole time again.
-    ///
-    /// # Errors
-    /// When a stored group cannot be read, with its name: to leave it out would forget its members.
-    pub fn load(values: &LastValues, limits: Limits, now: Now) -> Result<Self, (String, DecodeError)> {
+    /// A coordinator of what was committed, and what of that cannot be read: it is left where it is, and the group begins without members. All
+    /// members of other groups get their whole time again.
+    #[must_use]
+    pub fn load(values: &LastValues, limits: Limits, now: Now) -> (Self, Vec<String>) {
+        let mut unreadable = Vec::new();
         let mut coordinator = Self { groups: BTreeMap::new(), deadlines: BTreeSet::new(), limits };
         for (key, value) in values.with_prefix(&[]) {
-            match decode_key(key).map_err(|error| (format!("key {key:02x?}"), error))? {
-                Key::Group(key) => {
-                    let value = GroupValue::decode(value).map_err(|error| (key.group.to_string(), error))?;
-                    let group = Group::stored(key.group.clone(), value, now);
+            match decode_key(key) {
+                Ok(Key::Group(key)) => {
+                    let group = match GroupValue::decode(value) {
+                        Ok(value) => Group::stored(key.group.clone(), value, now),
+                        Err(error) => {
+                            unreadable.push(format!("group {}: {error}", key.group));
+                            Group::new(key.group.clone(), now)
+                        }
+                    };
                     coordinator.groups.insert(key.group, group);
                 }
-                Key::Offset(key) => {
+                Err(error) => unreadable.push(format!("a key of {} bytes: {error}", key.len())),
+                Ok(Key::Offset(key)) => {
                     let new = || Group::new(key.group.detached(), now);
                     coordinator.groups.entry(key.group.detached()).or_insert_with(new);
                 }
-                Key::Other(_) => {}
+                Ok(Key::Other(_)) => {}
             }
         }
         for (id, group) in &coordinator.groups {
             coordinator.deadlines.extend(group.next_deadline().map(|at| (at, id.clone())));
         }
-        Ok(coordinator)
+        (coordinator, unreadable)
     }
 
     /// When [`Coordinator::expire`] has something to do.
@@ -155,7 +160,9 @@ impl Coordinator {
         let left = self.with(id, |group| {
             let mut leave =
                 |(member, instance): &(Text, Option<Text>)| group.leave(now, &limits, member, instance.as_ref(), out);
-            members.iter().map(&mut leave).collect::<Vec<_>>()
+            let codes = members.iter().map(&mut leave).collect::<Vec<_>>();
+            group.remember_leave(&codes, out);
+            codes
         });
         out.answer(ticket, Answer::Left(left));
     }
@@ -261,6 +268,10 @@ impl Coordinator {
     fn is_old(&self, now: Now, group: &Group, topic: &Text, committed: &Committed) -> bool {
         if let Some(expires) = committed.expires {
             return group.state() == State::Empty && expires <= now.wall;
+        }
+        // Nothing of this age is old, whatever its group does.
+        if now.wall.0.saturating_sub(committed.at.0) < self.limits.offsets_kept_ms {
+            return false;
         }
         let since = match group.state() {
             // Those of a group that never had members count from the commit.

@@ -1,5 +1,7 @@
 //! DescribeGroups.
 
+use std::collections::HashSet;
+
 use super::{authorized, group};
 use crate::machine::groups::Answer;
 use crate::machine::groups::coordinator::Coordinator;
@@ -11,7 +13,9 @@ use crate::server::dispatch::Call;
 /// Handles one DescribeGroups request.
 pub async fn handle(call: &Call, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let mut groups = Vec::with_capacity(request.groups.len());
-    for id in &request.groups {
+    let mut seen = HashSet::new();
+    // Asked for once more, it is answered once: an answer may be large.
+    for id in request.groups.iter().filter(|id| seen.insert(*id)) {
         let mut described = describe(call, id).await;
         if request.include_authorized_operations && !described.error_code.is_error() {
             described.authorized_operations = authorized::GROUP;

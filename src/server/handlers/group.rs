@@ -25,6 +25,8 @@ const CONFIGS: [(&str, &str); 4] = [
     ("segment.bytes", "33554432"),
     ("ottla.durability", "fsync"),
 ];
+/// What is kept of a name that a client has for itself, and the longest id of a static member. Kafka's clients allow 249 characters.
+pub(super) const NAME_BYTES_MAX: usize = 255;
 /// How long a client waits for the topic to be made before it is told to come again.
 const CREATE_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -130,12 +132,26 @@ pub(super) fn code(asked: Result<Answer, ErrorCode>) -> ErrorCode {
 pub(super) fn new_member_id(call: &Call, client_id: &str, instance_id: Option<&str>) -> Text {
     let bytes = call.context.random.lock().expect("no panic while drawing").random();
     let uuid = uuid::Builder::from_random_bytes(bytes).into_uuid();
-    format!("{}-{uuid}", instance_id.unwrap_or(client_id)).into()
+    format!("{}-{uuid}", cut(instance_id.unwrap_or(client_id))).into()
+}
+
+/// The beginning of a name that a client has for itself: it stands in each record of its group.
+pub(super) fn cut(name: &str) -> &str {
+    let ends = name.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|end| *end <= NAME_BYTES_MAX).last().unwrap_or(0);
+    &name[..end]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_are_cut_between_characters() {
+        assert_eq!(cut("consumer-1"), "consumer-1");
+        assert_eq!(cut(&"x".repeat(40_000)).len(), NAME_BYTES_MAX);
+        assert_eq!(cut(&"ö".repeat(200)).len(), NAME_BYTES_MAX - 1);
+    }
 
     #[test]
     fn groups_are_where_kafka_has_them() {

@@ -3,9 +3,11 @@
 use super::group;
 use crate::machine::groups::Answer;
 use crate::machine::groups::classic::Join;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use crate::protocol::value::Text;
 use crate::server::dispatch::Call;
+use crate::server::memory::Held;
 
 /// The first version in which a member without an id has to join again with the one it is given (KIP-394).
 const MUST_KNOW_ID_FROM: i16 = 4;
@@ -14,10 +16,18 @@ const NULL_PROTOCOL_FROM: i16 = 7;
 /// The first version in which a leader can be told to keep the shares (KIP-814).
 const SKIP_ASSIGNMENT_FROM: i16 = 9;
 
+/// Protocols that a member may name: all members are compared by each. Clients have one to four.
+const PROTOCOLS_MAX: usize = 100;
+
 /// Handles one JoinGroup request.
-pub async fn handle(call: &Call, request: JoinGroupRequest) -> JoinGroupResponse {
+pub async fn handle(call: &Call, request: JoinGroupRequest, memory: &mut Held) -> JoinGroupResponse {
     let version = call.version();
-    let client_id = call.header.client_id.as_ref().map(Text::detached).unwrap_or_default();
+    let too_long = request.group_instance_id.as_ref().is_some_and(|id| id.len() > group::NAME_BYTES_MAX);
+    if too_long || request.protocols.len() > PROTOCOLS_MAX {
+        let error_code = if too_long { ErrorCode::INVALID_REQUEST } else { ErrorCode::INCONSISTENT_GROUP_PROTOCOL };
+        return refused(version, request.member_id, error_code);
+    }
+    let client_id = Text::from(group::cut(call.header.client_id.as_deref().unwrap_or_default()));
     let instance_id = request.group_instance_id.as_ref().map(Text::detached);
     let new_id = group::new_member_id(call, &client_id, instance_id.as_deref());
     let member_id = request.member_id.detached();
@@ -30,7 +40,11 @@ pub async fn handle(call: &Call, request: JoinGroupRequest) -> JoinGroupResponse
     let protocol_type = request.protocol_type.detached();
     let (session_timeout_ms, rebalance_timeout_ms) = (request.session_timeout_ms, request.rebalance_timeout_ms);
     let asked_id = member_id.clone();
-    let asked = group::ask(call, &request.group_id, false, move |turn, ticket| {
+    let group_id = id.clone();
+    // It may wait for minutes: what it came in is free meanwhile.
+    drop(request);
+    memory.release();
+    let asked = group::ask(call, &group_id, false, move |turn, ticket| {
         let join = Join {
             ticket,
             member_id,
@@ -50,7 +64,7 @@ pub async fn handle(call: &Call, request: JoinGroupRequest) -> JoinGroupResponse
     let mut response = match asked.await {
         Ok(Answer::Join(response)) => response,
         Ok(other) => panic!("a join was told {other:?}"),
-        Err(error_code) => JoinGroupResponse { error_code, member_id: asked_id, ..Default::default() },
+        Err(error_code) => return refused(version, asked_id, error_code),
     };
     if response.error_code.is_error() {
         response.protocol_name = None;
@@ -59,4 +73,9 @@ pub async fn handle(call: &Call, request: JoinGroupRequest) -> JoinGroupResponse
         response.protocol_name.get_or_insert_default();
     }
     response
+}
+
+fn refused(version: i16, member_id: Text, error_code: ErrorCode) -> JoinGroupResponse {
+    let protocol_name = (version < NULL_PROTOCOL_FROM).then(Text::default);
+    JoinGroupResponse { error_code, member_id, protocol_name, ..Default::default() }
 }

@@ -1,5 +1,7 @@
 //! OffsetFetch: what is committed. An offset of a topic that was deleted, whatever has its name now, is none.
 
+use std::collections::HashSet;
+
 use super::group;
 use crate::ids::PartitionIndex;
 use crate::machine::groups::Answer;
@@ -27,7 +29,9 @@ type Wanted = Option<Vec<(Text, Vec<i32>)>>;
 pub async fn handle(call: &Call, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if call.version() >= GROUPS_FROM {
         let mut groups = Vec::with_capacity(request.groups.len());
-        for group in request.groups {
+        let mut seen = HashSet::new();
+        // Asked for once more, it is answered once: an answer may be large.
+        for group in request.groups.into_iter().filter(|group| seen.insert(group.group_id.clone())) {
             groups.push(of_group(call, group).await);
         }
         return OffsetFetchResponse { groups, ..Default::default() };

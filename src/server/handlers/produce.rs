@@ -105,6 +105,10 @@ async fn submit(call: &Call, topic: Option<TopicId>, data: PartitionProduceData)
     let known = |response| Outcome::Known(Box::new(response));
     let Some(topic) = topic else { return known(failed(index, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) };
     let id = PartitionId { topic, partition: PartitionIndex(index) };
+    // What stands there is the coordinators' own.
+    if call.context.controller.is_internal(topic) {
+        return known(failed(index, ErrorCode::INVALID_TOPIC_EXCEPTION));
+    }
     let Some(replica) = call.context.replicas.get(id) else {
         return known(failed(index, error::missing_partition(&call.context, id)));
     };

@@ -6,9 +6,10 @@ use crate::machine::groups::classic::{MemberOf, Sync};
 use crate::protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use crate::protocol::value::Text;
 use crate::server::dispatch::Call;
+use crate::server::memory::Held;
 
 /// Handles one SyncGroup request.
-pub async fn handle(call: &Call, request: SyncGroupRequest) -> SyncGroupResponse {
+pub async fn handle(call: &Call, request: SyncGroupRequest, memory: &mut Held) -> SyncGroupResponse {
     let id = request.group_id.detached();
     let member = MemberOf {
         member_id: request.member_id.detached(),
@@ -21,7 +22,11 @@ pub async fn handle(call: &Call, request: SyncGroupRequest) -> SyncGroupResponse
     let assignments: Vec<_> = assignments
         .map(|share| (share.member_id.detached(), bytes::Bytes::copy_from_slice(&share.assignment)))
         .collect();
-    let asked = group::ask_as_member(call, &request.group_id, move |turn, ticket| {
+    let group_id = id.clone();
+    // It may wait for minutes: what it came in is free meanwhile.
+    drop(request);
+    memory.release();
+    let asked = group::ask_as_member(call, &group_id, move |turn, ticket| {
         let sync = Sync { ticket, member, protocol_type, protocol_name, assignments };
         turn.coordinator.sync(turn.now, &id, sync, turn.out);
     });

@@ -69,6 +69,10 @@ impl Group {
     }
 
     fn has_room(&self, member_id: &Text, limits: &Limits) -> bool {
+        // An id that was given out counts too: somebody may come with it.
+        if member_id.is_empty() && self.pending.len() + self.members.len() >= limits.members_max {
+            return false;
+        }
         match self.state {
             State::Empty => true,
             State::Preparing => {
@@ -85,7 +89,11 @@ impl Group {
         let of =
             |protocols: &[(Text, Bytes)]| protocols.iter().map(|(name, says)| name.len() + says.len()).sum::<usize>();
         let others = self.members.values().filter(|member| member.id != join.member_id);
-        others.map(|member| of(&member.protocols)).sum::<usize>() + of(&join.protocols)
+        let names = |member: &Member| {
+            let instance = member.instance_id.as_ref().map_or(0, |id| id.len());
+            member.id.len() + instance + member.client_id.len() + member.client_host.len()
+        };
+        others.map(|member| of(&member.protocols) + names(member)).sum::<usize>() + of(&join.protocols)
     }
 
     fn shares_protocol(&self, join: &Join) -> bool {

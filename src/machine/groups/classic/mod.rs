@@ -223,11 +223,16 @@ impl Group {
         self.remove(&id, out);
         self.rebalance(now, limits, out);
         self.complete_if_all_joined(now, out);
-        if matches!(self.join_wait, Some(JoinWait::Members { .. })) {
-            // Whoever takes over must not wait for it. (The first members of a group were in no generation yet.)
+        ErrorCode::NONE
+    }
+
+    /// Stores what is left when members have left: whoever takes over must not wait for them. (The first members of a group were in no
+    /// generation yet.)
+    pub fn remember_leave(&self, codes: &[ErrorCode], out: &mut Effects) {
+        let has_left = codes.iter().any(|code| !code.is_error());
+        if has_left && matches!(self.join_wait, Some(JoinWait::Members { .. })) {
             out.records.push(self.record(Phase::Preparing));
         }
-        ErrorCode::NONE
     }
 
     /// Whether a member may commit an offset, or somebody who is none. A member that may is alive.
