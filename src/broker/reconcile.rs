@@ -13,6 +13,8 @@ use super::{Inner, stopped};
 use crate::ids::{PartitionId, PartitionIndex, TopicId};
 use crate::log::TOPICS;
 use crate::log::disk::Lane;
+use crate::machine::controller::names::is_internal;
+use crate::machine::topic_config::Durability;
 use crate::replica::set::Held;
 
 /// Partitions opened at the same time: recovery reads the disk, and elections share the journal's syncs.
@@ -65,7 +67,12 @@ impl Inner {
         self.controller.read(|controller| {
             let mut wanted = BTreeMap::new();
             for topic in controller.topics() {
-                let config = Arc::new(self.controller.topic_config(controller, &topic.configs));
+                let mut config = self.controller.topic_config(controller, &topic.configs);
+                if is_internal(&topic.name) {
+                    // Whatever the broker or whoever made the topic says: what a coordinator has answered stays.
+                    config.durability = Durability::Fsync;
+                }
+                let config = Arc::new(config);
                 for (partition, replicas) in (0..).zip(&topic.partitions) {
                     if let Some(me) = replicas.iter().find(|replica| replica.broker == self.broker) {
                         let id = PartitionId { topic: topic.id, partition: PartitionIndex(partition) };

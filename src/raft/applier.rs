@@ -79,6 +79,8 @@ pub struct ApplierConfig<M: Machine> {
 
 /// The state machine of one group.
 pub struct Applier<M: Machine> {
+    /// Of the machine; asked once, not for each entry.
+    reads_records: bool,
     log: Arc<Log>,
     journal: Arc<Journal>,
     machine: Arc<Mutex<M>>,
@@ -104,7 +106,9 @@ impl<M: Machine> Applier<M> {
     pub fn new(config: ApplierConfig<M>) -> io::Result<Self> {
         let descriptor = config.descriptor.as_ref();
         let membership = descriptor.map(|d| decode_stored_membership(&d.membership)).transpose()?.unwrap_or_default();
+        let reads_records = Self::lock(&config.machine).reads_records();
         Ok(Self {
+            reads_records,
             observer: config.observer,
             snapshots: config.snapshots,
             last: descriptor.map(|d| d.id),
@@ -183,7 +187,7 @@ impl<M: Machine> Applier<M> {
 
     /// The batch of an entry, for a machine that reads records. It was written a moment ago, or is being read back.
     fn batch(&self, id: LogId) -> io::Result<Option<Bytes>> {
-        if !Self::lock(&self.machine).reads_records() {
+        if !self.reads_records {
             return Ok(None);
         }
         let stored = self.log.stored(id.index..id.index.next(), u64::MAX).map_err(io::Error::other)?;

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use super::watermarks::Watermarks;
 use crate::ids::{BrokerId, Offset, PartitionId, ProducerId, TopicId};
 use crate::log::Log;
-use crate::machine::controller::{Controller, Record, names, record};
+use crate::machine::controller::{Controller, Record, record};
 use crate::machine::topic_config::{BrokerValues, TopicConfig, Values};
 use crate::protocol::batch::HEADER_BYTES;
 use crate::raft::{AppliedState, Command, Group, Observer};
@@ -112,12 +112,6 @@ impl ControllerHandle {
     #[must_use]
     pub fn topic_id(&self, name: &str) -> Option<TopicId> {
         self.read(|controller| controller.topic(name).map(|topic| topic.id))
-    }
-
-    /// Whether the topic belongs to the cluster itself.
-    #[must_use]
-    pub fn is_internal(&self, id: TopicId) -> bool {
-        self.read(|controller| controller.topic_by_id(id).is_some_and(|topic| names::is_internal(&topic.name)))
     }
 
     /// Whether the cluster has such a partition.

@@ -227,14 +227,15 @@ impl Task {
         let now = self.now();
         let machine = replica.group().machine().lock().expect("a machine's apply does not panic");
         let committed = machine.values().expect("a coordinator was loaded from them");
-        let takes_more = |next: &Request, out: &Effects| {
-            if next.alone { out.records.is_empty() } else { out.record_bytes() < TURN_BYTES_MAX }
-        };
-        while let Some(request) = requests.pop_front_if(|next| takes_more(next, out)) {
+        let mut bytes = 0;
+        let takes_more = |next: &Request, bytes: usize| if next.alone { bytes == 0 } else { bytes < TURN_BYTES_MAX };
+        while let Some(request) = requests.pop_front_if(|next| takes_more(next, bytes)) {
+            let before = out.records.len();
             self.next_ticket += 1;
             let ticket = Ticket(self.next_ticket);
             waiting.insert(ticket, request.tell);
             (request.work)(&mut Turn { coordinator, committed, now, out }, ticket);
+            bytes += out.records[before..].iter().map(Record::bytes).sum::<usize>();
         }
         // A sign of life that waits for its turn counts.
         if requests.is_empty() {

@@ -36,13 +36,6 @@ pub struct Held {
     beyond: Option<OwnedSemaphorePermit>,
 }
 
-impl Held {
-    /// Gives everything back: the request's bytes are not kept any more.
-    pub fn release(&mut self) {
-        *self = Self::default();
-    }
-}
-
 /// The broker is stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the broker is stopping")]

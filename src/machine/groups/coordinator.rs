@@ -11,7 +11,6 @@ use crate::ids::{PartitionIndex, TopicId};
 use crate::machine::keyed::LastValues;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::describe_groups::DescribedGroup;
-use crate::protocol::messages::join_group::JoinGroupResponse;
 use crate::protocol::messages::list_groups::ListedGroup;
 use crate::protocol::messages::sync_group::SyncGroupResponse;
 use crate::protocol::value::Text;
@@ -364,10 +363,4 @@ impl Coordinator {
         out.records.extend(values.with_prefix(&prefix).map(|(key, _)| tombstone(key)));
         out.records.push(tombstone(&group_key(id)));
     }
-}
-
-/// A join that this coordinator cannot serve.
-#[must_use]
-pub fn join_refused(error_code: ErrorCode) -> JoinGroupResponse {
-    JoinGroupResponse { error_code, ..Default::default() }
 }

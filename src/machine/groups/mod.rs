@@ -91,12 +91,6 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Bytes of all records.
-    #[must_use]
-    pub fn record_bytes(&self) -> usize {
-        self.records.iter().map(Record::bytes).sum()
-    }
-
     /// Has `ticket` told, when all records so far are committed.
     pub fn answer(&mut self, ticket: Ticket, answer: impl Into<Answer>) {
         self.answers.push((ticket, answer.into()));

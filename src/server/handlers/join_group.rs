@@ -41,9 +41,9 @@ pub async fn handle(call: &Call, request: JoinGroupRequest, memory: &mut Held) -
     let (session_timeout_ms, rebalance_timeout_ms) = (request.session_timeout_ms, request.rebalance_timeout_ms);
     let asked_id = member_id.clone();
     let group_id = id.clone();
-    // It may wait for minutes: what it came in is free meanwhile.
+    // It may wait for minutes: what it came in is free meanwhile. Its copies count until the coordinator has decided about them.
     drop(request);
-    memory.release();
+    let held = std::mem::take(memory);
     let asked = group::ask(call, &group_id, false, move |turn, ticket| {
         let join = Join {
             ticket,
@@ -60,6 +60,7 @@ pub async fn handle(call: &Call, request: JoinGroupRequest, memory: &mut Held) -
             can_skip_assignment: version >= SKIP_ASSIGNMENT_FROM,
         };
         turn.coordinator.join(turn.now, &id, join, turn.out);
+        drop(held);
     });
     let mut response = match asked.await {
         Ok(Answer::Join(response)) => response,

@@ -6,6 +6,7 @@ use tokio::time::{Duration, Instant};
 
 use super::produce_check::{Checked, NO_APPEND_TIME, check};
 use crate::ids::{Offset, PartitionId, PartitionIndex, TopicId};
+use crate::machine::controller::names::is_internal;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::frame::decode_request;
 use crate::protocol::messages::produce::{
@@ -47,6 +48,10 @@ pub async fn handle(call: &Call, body: Bytes, memory: &mut Held) -> Result<Slot,
         let mut outcomes = Vec::with_capacity(topic.partition_data.len());
         for partition in topic.partition_data {
             let outcome = match acks {
+                // What stands there is the coordinators' own.
+                -1..=1 if found.is_some() && is_internal(&topic.name) => {
+                    Outcome::Known(Box::new(failed(partition.index, ErrorCode::INVALID_TOPIC_EXCEPTION)))
+                }
                 -1..=1 => submit(call, found, partition).await,
                 _ => Outcome::Known(Box::new(failed(partition.index, ErrorCode::INVALID_REQUIRED_ACKS))),
             };
@@ -105,10 +110,6 @@ async fn submit(call: &Call, topic: Option<TopicId>, data: PartitionProduceData)
     let known = |response| Outcome::Known(Box::new(response));
     let Some(topic) = topic else { return known(failed(index, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) };
     let id = PartitionId { topic, partition: PartitionIndex(index) };
-    // What stands there is the coordinators' own.
-    if call.context.controller.is_internal(topic) {
-        return known(failed(index, ErrorCode::INVALID_TOPIC_EXCEPTION));
-    }
     let Some(replica) = call.context.replicas.get(id) else {
         return known(failed(index, error::missing_partition(&call.context, id)));
     };

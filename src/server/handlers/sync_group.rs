@@ -23,12 +23,13 @@ pub async fn handle(call: &Call, request: SyncGroupRequest, memory: &mut Held) -
         .map(|share| (share.member_id.detached(), bytes::Bytes::copy_from_slice(&share.assignment)))
         .collect();
     let group_id = id.clone();
-    // It may wait for minutes: what it came in is free meanwhile.
+    // It may wait for minutes: what it came in is free meanwhile. Its copies count until the coordinator has decided about them.
     drop(request);
-    memory.release();
+    let held = std::mem::take(memory);
     let asked = group::ask_as_member(call, &group_id, move |turn, ticket| {
         let sync = Sync { ticket, member, protocol_type, protocol_name, assignments };
         turn.coordinator.sync(turn.now, &id, sync, turn.out);
+        drop(held);
     });
     match asked.await {
         Ok(Answer::Sync(response)) => response,
