@@ -99,6 +99,14 @@ fn groups_agree() {
 }
 
 #[test]
+fn groups_of_the_consumer_protocol_agree() {
+    agree::<ours::ConsumerGroupHeartbeatRequest, theirs::ConsumerGroupHeartbeatRequest>();
+    agree::<ours::ConsumerGroupHeartbeatResponse, theirs::ConsumerGroupHeartbeatResponse>();
+    agree::<ours::ConsumerGroupDescribeRequest, theirs::ConsumerGroupDescribeRequest>();
+    agree::<ours::ConsumerGroupDescribeResponse, theirs::ConsumerGroupDescribeResponse>();
+}
+
+#[test]
 fn topics_and_configurations_agree() {
     agree::<ours::CreateTopicsRequest, theirs::CreateTopicsRequest>();
     agree::<ours::CreateTopicsResponse, theirs::CreateTopicsResponse>();

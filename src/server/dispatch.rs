@@ -114,6 +114,9 @@ pub async fn dispatch(
         ApiKey::OffsetDelete => answer(&call, body, handlers::offset_delete::handle).await,
         ApiKey::IncrementalAlterConfigs => answer(&call, body, handlers::incremental_alter_configs::handle).await,
         ApiKey::DescribeCluster => answer(&call, body, handlers::describe_cluster::handle).await,
+        api @ (ApiKey::ConsumerGroupHeartbeat | ApiKey::ConsumerGroupDescribe) => {
+            Err(HeaderError::UnknownApi(api.key()).into())
+        }
         ApiKey::DescribeTopicPartitions => answer(&call, body, handlers::describe_topic_partitions::handle).await,
     }
 }

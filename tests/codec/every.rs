@@ -52,6 +52,12 @@ pub fn both_messages(visit: &mut impl Visit, api: ApiKey, version: i16) {
             both::<IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse>(visit, version);
         }
         ApiKey::DescribeCluster => both::<DescribeClusterRequest, DescribeClusterResponse>(visit, version),
+        ApiKey::ConsumerGroupHeartbeat => {
+            both::<ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse>(visit, version);
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            both::<ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse>(visit, version);
+        }
         ApiKey::DescribeTopicPartitions => {
             both::<DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse>(visit, version);
         }
