@@ -5,6 +5,7 @@
 //! - [`api`]: the one table of APIs and versions. [`error_code`]: the one table of errors.
 //! - [`messages`]: the messages, one declaration each; [`wire`] makes codecs of them.
 //! - [`batch`], [`record`], [`compression`]: the record batch format (KIP-98), its checks, and the records inside.
+//! - [`consumer_protocol`]: what members of classic groups of consumers tell each other.
 //! - [`primitive`], [`value`]: bounded reading, writing without copies of records.
 //!
 //! Bytes from a peer never make any of this panic, nor allocate by a size that was not checked.
@@ -12,6 +13,7 @@
 pub mod api;
 pub mod batch;
 pub mod compression;
+pub mod consumer_protocol;
 pub mod error_code;
 pub mod frame;
 pub mod header;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::time::{Duration, Instant};
 
 use crate::cli::client::{Client, ClientError};
 use crate::cli::connect::Failure;
+use crate::protocol::consumer_protocol::{Assignment, CONSUMER, Subscription, TopicPartitions};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::join_group::JoinGroupRequestProtocol;
 use crate::protocol::messages::leave_group::MemberIdentity;
@@ -15,12 +16,8 @@ use crate::protocol::messages::sync_group::SyncGroupRequestAssignment;
 use crate::protocol::messages::{
     HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest, SyncGroupRequest,
 };
-use crate::protocol::primitive::{At, Reader, Source};
 use crate::protocol::value::Text;
-use crate::protocol::wire::{Wire, message};
 
-/// The kind of group that consumers are in.
-const CONSUMER: &str = "consumer";
 /// The only protocol that is offered: every consumer knows it.
 const RANGE: &str = "range";
 /// For how long the member may be silent, and how long a rebalance waits for it.
@@ -29,20 +26,6 @@ const REBALANCE: Duration = Duration::from_secs(60);
 const HEARTBEAT: Duration = Duration::from_secs(3);
 /// What is committed at least so often.
 const COMMIT: Duration = Duration::from_secs(5);
-/// Memory for what other members say.
-const HEAP_BYTES_MAX: usize = 16 << 20;
-
-message! {
-    /// Partitions of one topic.
-    part Share {
-        /// The topic's name.
-        topic: Text [0..],
-        /// The partitions' numbers.
-        partitions: Vec<i32> [0..],
-    }
-}
-
-const V0: At = At { version: 0, flexible: false, nullable: false };
 
 /// See the module's documentation.
 pub(super) struct Member {
@@ -142,10 +125,11 @@ impl Member {
     fn share_out(&self, joined: &JoinGroupResponse) -> Result<Vec<SyncGroupRequestAssignment>, Failure> {
         let mut readers = Vec::new();
         for member in &joined.members {
-            let topics = subscribed(member.metadata.clone()).ok_or_else(|| Failure::Data {
-                what: format!("group {}", self.group),
-                problem: format!("member {} does not say what it reads", member.member_id),
+            let says = Subscription::decode(member.metadata.clone()).map_err(|error| Failure::Data {
+                what: format!("what member {} of group {} reads", member.member_id, self.group),
+                problem: error.to_string(),
             })?;
+            let topics = says.topics;
             if topics.iter().any(|topic| topic == self.topic.as_str()) {
                 readers.push(member.member_id.clone());
             }
@@ -169,16 +153,11 @@ impl Member {
 
     /// What of a share is of the topic that is read here.
     fn own(&self, share: Bytes) -> Result<Vec<i32>, Failure> {
-        if share.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut reader = Reader::new(share, HEAP_BYTES_MAX);
-        let shares = reader.i16().and_then(|_| Vec::<Share>::read(&mut reader, V0));
-        let shares = shares.map_err(|error| Failure::Data {
+        let share = Assignment::decode(share).map_err(|error| Failure::Data {
             what: format!("the share of group {}", self.group),
             problem: error.to_string(),
         })?;
-        let of_topic = shares.into_iter().filter(|share| share.topic == self.topic.as_str());
+        let of_topic = share.topics.into_iter().filter(|share| share.topic == self.topic.as_str());
         Ok(of_topic.flat_map(|share| share.partitions).collect())
     }
 
@@ -292,36 +271,12 @@ fn rejoins(code: ErrorCode) -> bool {
 
 /// What a consumer of one topic says of itself.
 fn subscription(topic: &str) -> Bytes {
-    let mut out = BytesMut::new();
-    out.put_i16(0);
-    out.put_i32(1);
-    put_text(&mut out, topic);
-    // No data of its own.
-    out.put_i32(-1);
-    out.freeze()
-}
-
-/// The topics in what a consumer says of itself.
-fn subscribed(metadata: Bytes) -> Option<Vec<Text>> {
-    let mut reader = Reader::new(metadata, HEAP_BYTES_MAX);
-    reader.i16().ok()?;
-    Vec::<Text>::read(&mut reader, V0).ok()
+    Subscription { topics: vec![topic.into()], ..Subscription::default() }.encode(0)
 }
 
 fn assignment(topic: &str, partitions: &[i32]) -> Bytes {
-    let mut out = BytesMut::new();
-    out.put_i16(0);
-    out.put_i32(1);
-    put_text(&mut out, topic);
-    out.put_i32(i32::try_from(partitions.len()).expect("a topic's partitions fit"));
-    partitions.iter().for_each(|partition| out.put_i32(*partition));
-    out.put_i32(-1);
-    out.freeze()
-}
-
-fn put_text(out: &mut BytesMut, text: &str) {
-    out.put_u16(u16::try_from(text.len()).expect("a topic's name is short"));
-    out.put_slice(text.as_bytes());
+    let topics = vec![TopicPartitions { topic: topic.into(), partitions: partitions.to_vec() }];
+    Assignment { topics, user_data: None }.encode(0)
 }
 
 #[cfg(test)]
@@ -329,8 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
-        assert_eq!(subscribed(subscription("orders")), Some(vec![Text::from("orders")]));
+    fn a_share_is_what_it_says_of_the_topic() {
         let member = Member::new("g", "orders", vec![0, 1, 2]);
         assert_eq!(member.own(assignment("orders", &[0, 2])).unwrap(), [0, 2]);
         assert_eq!(member.own(assignment("others", &[0, 2])).unwrap(), [0; 0]);

@@ -5,23 +5,8 @@ use serde_json::{Value, json};
 
 use super::described;
 use crate::cli::connect::{Connect, Failure, Format, print_json, print_table};
+use crate::protocol::consumer_protocol::{Assignment, TopicPartitions};
 use crate::protocol::messages::describe_groups::{DescribedGroup, DescribedGroupMember};
-use crate::protocol::primitive::{At, Reader, Source};
-use crate::protocol::value::Text;
-use crate::protocol::wire::{Wire, message};
-
-/// Memory for what one member's share names.
-const SHARE_HEAP_BYTES_MAX: usize = 16 << 20;
-
-message! {
-    /// Partitions of one topic, in a consumer's share.
-    part AssignedTopic {
-        /// The topic's name.
-        topic: Text [0..],
-        /// The partitions' numbers.
-        partitions: Vec<i32> [0..],
-    }
-}
 
 /// Show who is in a group, and what each member reads.
 #[derive(Debug, clap::Args)]
@@ -63,25 +48,20 @@ pub(super) fn member_rows(group: &DescribedGroup) -> Vec<[String; 5]> {
     group.members.iter().map(row).collect()
 }
 
-fn shown(topic: &AssignedTopic) -> String {
+fn shown(topic: &TopicPartitions) -> String {
     let partitions: Vec<_> = topic.partitions.iter().map(ToString::to_string).collect();
     format!("{}[{}]", topic.topic, partitions.join(","))
 }
 
 /// A member for programs.
 pub(super) fn json(member: &DescribedGroupMember) -> Value {
-    let topic = |topic: &AssignedTopic| json!({"topic": *topic.topic, "partitions": topic.partitions});
+    let topic = |topic: &TopicPartitions| json!({"topic": *topic.topic, "partitions": topic.partitions});
     let share = share(member.member_assignment.clone());
     json!({"member": *member.member_id, "instance": member.group_instance_id.as_deref(), "client": *member.client_id,
            "host": *member.client_host, "assignment": share.map(|topics| topics.iter().map(topic).collect::<Vec<_>>())})
 }
 
-/// What a consumer's share names: a version, then topics with partitions. `None` for what is no consumer's.
-fn share(assignment: Bytes) -> Option<Vec<AssignedTopic>> {
-    if assignment.is_empty() {
-        return Some(Vec::new());
-    }
-    let mut reader = Reader::new(assignment, SHARE_HEAP_BYTES_MAX);
-    let at = At { version: reader.i16().ok()?, flexible: false, nullable: false };
-    Vec::<AssignedTopic>::read(&mut reader, at).ok()
+/// What a consumer's share names. `None` for what is no consumer's.
+fn share(assignment: Bytes) -> Option<Vec<TopicPartitions>> {
+    Assignment::decode(assignment).ok().map(|share| share.topics)
 }
