@@ -126,6 +126,8 @@ fn group_limits(config: &Config) -> GroupLimits {
     GroupLimits {
         session_ms_min: groups.session_timeout_min_ms,
         session_ms_max: groups.session_timeout_max_ms,
+        consumer_session_ms: groups.consumer_session_timeout_ms.into(),
+        consumer_heartbeat_ms: groups.consumer_heartbeat_interval_ms,
         initial_delay_ms: groups.initial_rebalance_delay_ms.into(),
         members_max: usize::try_from(groups.members).expect("a u32 fits"),
         offsets_kept_ms: i64::from(groups.offsets_retention_minutes) * 60_000,
@@ -177,7 +179,8 @@ impl Inner {
         let replica = opened.map_err(|error| error.to_string())?;
         if coordinates {
             let limits = group_limits(&self.config);
-            self.spawn(self.coordinators.start(&replica, Arc::clone(&self.env.clock), limits));
+            let topics = Arc::clone(&self.controller) as _;
+            self.spawn(self.coordinators.start(&replica, Arc::clone(&self.env.clock), limits, topics));
         }
         Ok(replica)
     }

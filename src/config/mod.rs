@@ -118,6 +118,10 @@ pub struct Groups {
     pub session_timeout_min_ms: i32,
     /// The longest. Kafka's `group.max.session.timeout.ms`.
     pub session_timeout_max_ms: i32,
+    /// How long a member of the consumer protocol may be silent, in milliseconds. Kafka's `group.consumer.session.timeout.ms`.
+    pub consumer_session_timeout_ms: u32,
+    /// How often it shall show itself. Kafka's `group.consumer.heartbeat.interval.ms`.
+    pub consumer_heartbeat_interval_ms: i32,
     /// The most members of a group. Kafka's `group.max.size`.
     pub members: u32,
     /// How long the offsets of a group without members are kept, in minutes. Kafka's `offsets.retention.minutes`.
@@ -212,6 +216,8 @@ impl Default for Groups {
             initial_rebalance_delay_ms: 3_000,
             session_timeout_min_ms: 6_000,
             session_timeout_max_ms: 1_800_000,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
             members: 10_000,
             offsets_retention_minutes: 7 * 24 * 60,
         }
@@ -290,6 +296,12 @@ const KEYS: &[Key] = &[
     }),
     key("groups", "session_timeout_min_ms", |c, v| v.number(1, i32::MAX).map(|n| c.groups.session_timeout_min_ms = n)),
     key("groups", "session_timeout_max_ms", |c, v| v.number(1, i32::MAX).map(|n| c.groups.session_timeout_max_ms = n)),
+    key("groups", "consumer_session_timeout_ms", |c, v| {
+        v.number(1, 1_800_000).map(|n| c.groups.consumer_session_timeout_ms = n)
+    }),
+    key("groups", "consumer_heartbeat_interval_ms", |c, v| {
+        v.number(1, 600_000).map(|n| c.groups.consumer_heartbeat_interval_ms = n)
+    }),
     key("groups", "members", |c, v| v.number(1, 1_000_000).map(|n| c.groups.members = n)),
     key("groups", "offsets_retention_minutes", |c, v| {
         v.number(1, 52_560_000).map(|n| c.groups.offsets_retention_minutes = n)
@@ -352,6 +364,16 @@ impl Config {
                 format!(
                     "{} is less than groups.session_timeout_min_ms, {}: nobody could join a group",
                     self.groups.session_timeout_max_ms, self.groups.session_timeout_min_ms
+                ),
+            ));
+        }
+        let heartbeat_ms = i64::from(self.groups.consumer_heartbeat_interval_ms);
+        if heartbeat_ms >= i64::from(self.groups.consumer_session_timeout_ms) {
+            found.push((
+                "groups.consumer_heartbeat_interval_ms",
+                format!(
+                    "{heartbeat_ms} is not less than groups.consumer_session_timeout_ms, {}: members would be taken for dead",
+                    self.groups.consumer_session_timeout_ms
                 ),
             ));
         }

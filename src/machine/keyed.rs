@@ -42,6 +42,12 @@ impl LastValues {
         from.map(|(key, value)| (&**key, &**value)).take_while(move |(key, _)| key.starts_with(prefix))
     }
 
+    /// The keys behind one, and their values, in the order of the keys.
+    pub fn after(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let from = self.values.range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded));
+        from.map(|(key, value)| (&**key, &**value))
+    }
+
     /// Bytes of all keys and values.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
@@ -101,6 +107,7 @@ mod tests {
             (vec![4 + b'0', b'2'], vec![b'3'], vec![])
         );
         assert_eq!(values.bytes(), 8);
+        assert_eq!(values.after(b"a1").map(|(key, _)| key).collect::<Vec<_>>(), [&b"a2"[..], b"b"]);
         values.put(b"a1", None);
         values.put(b"nobody", None);
         assert_eq!((values.get(b"a1"), under(&values, b""), values.bytes()), (None, vec![b'2', b'3'], 5));

@@ -135,9 +135,9 @@ apis! {
     /// The cluster's id, brokers and controller (KIP-700).
     DescribeCluster = 60: 0..=1, advertised Some(0..=1), flexible 0, max SMALL_REQUEST_MAX_BYTES;
     /// A member of a consumer group is alive, and learns which partitions are its own (KIP-848).
-    ConsumerGroupHeartbeat = 68: 0..=1, advertised None, flexible 0, max LIST_REQUEST_MAX_BYTES;
+    ConsumerGroupHeartbeat = 68: 0..=1, advertised Some(0..=1), flexible 0, max LIST_REQUEST_MAX_BYTES;
     /// Consumer groups and their members (KIP-848).
-    ConsumerGroupDescribe = 69: 0..=1, advertised None, flexible 0, max LIST_REQUEST_MAX_BYTES;
+    ConsumerGroupDescribe = 69: 0..=1, advertised Some(0..=1), flexible 0, max LIST_REQUEST_MAX_BYTES;
     /// Topics page by page (KIP-966).
     DescribeTopicPartitions = 75: 0..=0, advertised Some(0..=0), flexible 0, max LIST_REQUEST_MAX_BYTES;
 }

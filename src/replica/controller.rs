@@ -12,9 +12,12 @@ use tokio::sync::{Mutex, Notify, watch};
 use super::watermarks::Watermarks;
 use crate::ids::{BrokerId, Offset, PartitionId, ProducerId, TopicId};
 use crate::log::Log;
+use crate::machine::controller::names::is_internal;
 use crate::machine::controller::{Controller, Record, record};
+use crate::machine::groups::{KnownTopic, Topics};
 use crate::machine::topic_config::{BrokerValues, TopicConfig, Values};
 use crate::protocol::batch::HEADER_BYTES;
+use crate::protocol::value::Text;
 use crate::raft::{AppliedState, Command, Group, Observer};
 
 /// Learns when the controller has applied something.
@@ -217,5 +220,33 @@ impl ControllerHandle {
     pub async fn stop(&self) {
         self.group.checkpoint().await;
         self.group.stop().await;
+    }
+}
+
+impl Topics for ControllerHandle {
+    fn version(&self) -> u64 {
+        // Whatever the controller applies may be about topics.
+        *self.wake.applied.borrow()
+    }
+
+    fn find(&self, name: &str) -> Option<KnownTopic> {
+        self.read(|controller| {
+            let topic = controller.topic(name)?;
+            let partitions = i32::try_from(topic.partitions.len()).expect("partitions are numbered in 32 bits");
+            Some(KnownTopic { id: topic.id, partitions })
+        })
+    }
+
+    fn name(&self, id: TopicId) -> Option<Text> {
+        self.read(|controller| controller.topic_by_id(id).map(|topic| topic.name.as_str().into()))
+    }
+
+    fn matching(&self, matches: &dyn Fn(&str) -> bool) -> Vec<Text> {
+        // Names first: expressions take a while, and the controller must not wait for them.
+        let names: Vec<Text> = self.read(|controller| {
+            let names = controller.topics().map(|topic| &*topic.name).filter(|name| !is_internal(name));
+            names.map(Text::from).collect()
+        });
+        names.into_iter().filter(|name| matches(name)).collect()
     }
 }

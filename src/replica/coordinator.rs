@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::ids::{PartitionId, TopicId};
 use crate::machine::groups::coordinator::Coordinator;
 use crate::machine::groups::record::Record;
-use crate::machine::groups::{Answer, Effects, Limits, Moment, Now, Ticket};
+use crate::machine::groups::{Answer, Effects, Limits, Moment, Now, Ticket, Topics};
 use crate::machine::keyed::LastValues;
 use crate::protocol::batch::BatchHeader;
 use crate::protocol::compression::Compression;
@@ -91,10 +91,12 @@ impl Coordinators {
         replica: &Arc<Replica>,
         clock: Arc<dyn Clock>,
         limits: Limits,
+        topics: Arc<dyn Topics + Send + Sync>,
     ) -> impl Future<Output = ()> + use<> {
         let (sender, queue) = mpsc::channel(QUEUE);
         self.queues.write().expect("no panic under the lock").insert(replica.id(), sender);
-        let task = Task { replica: Arc::downgrade(replica), clock, limits, began: Instant::now(), next_ticket: 0 };
+        let task =
+            Task { replica: Arc::downgrade(replica), clock, limits, topics, began: Instant::now(), next_ticket: 0 };
         task.run(queue)
     }
 
@@ -103,14 +105,15 @@ impl Coordinators {
         let mut ids: Vec<PartitionId> = self.queues.read().expect("no panic under the lock").keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
+            let mut after = None;
             loop {
                 let topics = topics.clone();
                 let work: Work = Box::new(move |turn, ticket| {
-                    let rest = turn.coordinator.expire_offsets(turn.now, turn.committed, topics, turn.out);
-                    turn.out.answer(ticket, Answer::Expired { rest });
+                    let rest = turn.coordinator.expire_offsets(turn.now, &after, turn.committed, topics, turn.out);
+                    turn.out.answer(ticket, Answer::Expired(rest));
                 });
                 match self.ask(id, true, work).await {
-                    Ok(Answer::Expired { rest: true }) => {}
+                    Ok(Answer::Expired(Some(rest))) => after = Some(rest),
                     Ok(_) => break,
                     Err(error) => {
                         tracing::debug!(partition = %id, %error, "old offsets could not be forgotten; it is tried again");
@@ -136,6 +139,7 @@ struct Task {
     replica: Weak<Replica>,
     clock: Arc<dyn Clock>,
     limits: Limits,
+    topics: Arc<dyn Topics + Send + Sync>,
     began: Instant,
     next_ticket: u64,
 }
@@ -183,7 +187,7 @@ impl Task {
         let replica = self.replica.upgrade()?;
         let (coordinator, unreadable) = {
             let machine = replica.group().machine().lock().expect("a machine's apply does not panic");
-            Coordinator::load(machine.values()?, self.limits, self.now())
+            Coordinator::load(machine.values()?, self.limits, self.now(), Arc::clone(&self.topics))
         };
         for what in unreadable {
             tracing::error!(partition = %replica.id(), what, "what is stored of a group cannot be read: it begins without members");

@@ -95,6 +95,18 @@ const ROWS: &[(&str, Kind, Value, &str)] = &[
         "Records in one fetch response, whatever the client asks for (but never less than one batch).",
     ),
     (
+        "group.consumer.heartbeat.interval.ms",
+        Kind::Int,
+        |c| c.groups.consumer_heartbeat_interval_ms.to_string(),
+        "How often a member of the consumer protocol shall show itself.",
+    ),
+    (
+        "group.consumer.session.timeout.ms",
+        Kind::Int,
+        |c| c.groups.consumer_session_timeout_ms.to_string(),
+        "How long a member of the consumer protocol may be silent.",
+    ),
+    (
         "group.initial.rebalance.delay.ms",
         Kind::Int,
         |c| c.groups.initial_rebalance_delay_ms.to_string(),

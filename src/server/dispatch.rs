@@ -114,9 +114,12 @@ pub async fn dispatch(
         ApiKey::OffsetDelete => answer(&call, body, handlers::offset_delete::handle).await,
         ApiKey::IncrementalAlterConfigs => answer(&call, body, handlers::incremental_alter_configs::handle).await,
         ApiKey::DescribeCluster => answer(&call, body, handlers::describe_cluster::handle).await,
-        api @ (ApiKey::ConsumerGroupHeartbeat | ApiKey::ConsumerGroupDescribe) => {
-            Err(HeaderError::UnknownApi(api.key()).into())
+        ApiKey::ConsumerGroupHeartbeat => {
+            let handle =
+                async |call: &Call, request| handlers::consumer_group_heartbeat::handle(call, request, memory).await;
+            answer(&call, body, handle).await
         }
+        ApiKey::ConsumerGroupDescribe => answer(&call, body, handlers::consumer_group_describe::handle).await,
         ApiKey::DescribeTopicPartitions => answer(&call, body, handlers::describe_topic_partitions::handle).await,
     }
 }

@@ -56,7 +56,11 @@ impl Client {
 
     /// As [`Client::ask`]; nothing if the broker closes the connection instead.
     pub fn try_ask<R: Request>(&mut self, request: &R) -> Option<R::Response> {
-        let version = *R::API.spec().versions.end();
+        self.try_ask_in(*R::API.spec().versions.end(), request)
+    }
+
+    /// As [`Client::ask_in`]; nothing if the broker closes the connection instead.
+    pub fn try_ask_in<R: Request>(&mut self, version: i16, request: &R) -> Option<R::Response> {
         self.correlation_id += 1;
         let frame = encode_request(version, self.correlation_id, Some(self.client_id.as_str()), request).unwrap();
         // The broker may have closed before it sees any of this.

@@ -4,6 +4,7 @@
 
 mod client;
 mod configs;
+mod consumer_groups;
 mod fetch;
 mod full_disk;
 mod groups;

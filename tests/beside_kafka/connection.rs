@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 /// Longer than any answer takes: Kafka leaves a request unanswered, and its connection open, where its handler fails.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What came back.
 pub enum Reply {

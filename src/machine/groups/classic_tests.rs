@@ -3,8 +3,10 @@
 use bytes::Bytes;
 
 use super::classic::{Join, MemberOf, State, Sync};
-use super::coordinator::{Commit, Coordinator};
+use super::coordinator::Coordinator;
+use super::offsets::Commit;
 use super::record::Committed;
+use super::test_topics::TestTopics;
 use super::{Answer, Effects, Limits, Moment, Now, Ticket};
 use crate::ids::{Offset, PartitionIndex, Timestamp};
 use crate::machine::keyed::LastValues;
@@ -195,7 +197,7 @@ impl Kit {
             topic: None,
         };
         let offsets = vec![(Text::from("t"), PartitionIndex(0), committed)];
-        let commit = Commit { ticket, member: member.clone(), offsets, knows_missing_groups: true };
+        let commit = Commit { ticket, member: member.clone(), offsets, knows_member_epochs: true };
         let mut out = Effects::default();
         self.coordinator.commit(self.now(), &group(), commit, &mut out);
         self.done(out);
@@ -237,7 +239,7 @@ fn now(ms: u64) -> Now {
 }
 
 fn load(committed: &LastValues, ms: u64) -> Coordinator {
-    let (coordinator, unreadable) = Coordinator::load(committed, Limits::default(), now(ms));
+    let (coordinator, unreadable) = Coordinator::load(committed, Limits::default(), now(ms), TestTopics::new(&[]));
     assert!(unreadable.is_empty(), "{unreadable:?}");
     coordinator
 }

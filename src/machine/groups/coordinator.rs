@@ -1,15 +1,22 @@
 //! All groups of one coordinator partition, as its leader has them in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::classic::{Group, Join, MemberOf, State, Sync};
-use super::record::{Committed, GroupValue, Key, Record, decode_key, group_key, offset_key, offsets_of};
-use super::{Answer, Effects, Limits, Moment, Now, Ticket};
-use crate::ids::{PartitionIndex, TopicId};
+use super::classic::{self, Join, MemberOf, Sync};
+use super::consumer::heartbeat::Beat;
+use super::consumer::{self, Refusal};
+use super::record::{GroupValue, Key, Record, decode_key, group_key, offsets_of};
+use super::{Answer, Effects, Limits, Moment, Now, Ticket, Topics};
+use crate::ids::Timestamp;
 use crate::machine::keyed::LastValues;
+use crate::protocol::consumer_protocol::CONSUMER;
 use crate::protocol::error_code::ErrorCode;
+use crate::protocol::messages::ConsumerGroupHeartbeatResponse;
+use crate::protocol::messages::consumer_group_describe::DescribedGroup as DescribedConsumers;
 use crate::protocol::messages::describe_groups::DescribedGroup;
 use crate::protocol::messages::list_groups::ListedGroup;
 use crate::protocol::messages::sync_group::SyncGroupResponse;
@@ -17,69 +24,126 @@ use crate::protocol::value::Text;
 
 /// The state of a group that is not there.
 const DEAD: &str = "Dead";
-/// The type of all groups of the classic protocol.
-pub const CLASSIC: &str = "classic";
+/// The types of groups that clients know.
+const CLASSIC_TYPE: &str = "classic";
+const CONSUMER_TYPE: &str = "consumer";
 
-/// Offsets that are forgotten at once, for being old.
-const EXPIRED_AT_ONCE_MAX: usize = 10_000;
-/// What one request may commit. The group's name stands in the key of each offset, so a small request can ask for much.
-const COMMIT_BYTES_MAX: usize = 8 << 20;
-/// Bytes of an offset's record besides its names and metadata, roughly.
-const OFFSET_BYTES: usize = 64;
+/// A group of one of the two protocols.
+#[derive(Debug)]
+pub(super) enum Group {
+    /// The members share out among themselves.
+    Classic(classic::Group),
+    /// The coordinator shares out (KIP-848).
+    Consumer(consumer::Group),
+}
 
-/// Offsets to commit.
-#[derive(Clone, Debug)]
-pub struct Commit {
-    /// Who waits for the answer.
-    pub ticket: Ticket,
-    /// Who commits.
-    pub member: MemberOf,
-    /// What: topic, partition, offset. Each is known to be there.
-    pub offsets: Vec<(Text, PartitionIndex, Committed)>,
-    /// Whether the client knows [`ErrorCode::GROUP_ID_NOT_FOUND`] (version 9).
-    pub knows_missing_groups: bool,
+impl Group {
+    fn next_deadline(&self) -> Option<Moment> {
+        match self {
+            Self::Classic(group) => group.next_deadline(),
+            Self::Consumer(group) => group.next_deadline(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Classic(group) => group.state() == classic::State::Empty,
+            Self::Consumer(group) => group.state() == consumer::State::Empty,
+        }
+    }
+
+    /// Since when it has been as it is.
+    pub(super) fn since(&self) -> Timestamp {
+        match self {
+            Self::Classic(group) => group.since(),
+            Self::Consumer(group) => group.since(),
+        }
+    }
+
+    /// Whether it never had members: offsets are all it is.
+    pub(super) fn is_simple(&self) -> bool {
+        match self {
+            Self::Classic(group) => group.protocol_type().is_none(),
+            Self::Consumer(_) => false,
+        }
+    }
+
+    fn listed(&self, id: &Text) -> ListedGroup {
+        let (protocol_type, state, group_type) = match self {
+            Self::Classic(group) => {
+                (group.protocol_type().cloned().unwrap_or_default(), group.state().name(), CLASSIC_TYPE)
+            }
+            Self::Consumer(group) => (Text::from_static(CONSUMER), group.state().name(), CONSUMER_TYPE),
+        };
+        ListedGroup {
+            group_id: id.clone(),
+            protocol_type,
+            group_state: Text::from_static(state),
+            group_type: Text::from_static(group_type),
+        }
+    }
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
 pub struct Coordinator {
-    groups: BTreeMap<Text, Group>,
+    pub(super) groups: BTreeMap<Text, Group>,
     /// When each group has something to do.
     deadlines: BTreeSet<(Moment, Text)>,
-    limits: Limits,
+    pub(super) limits: Limits,
+    topics: Arc<dyn Topics + Send + std::marker::Sync>,
+}
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordinator").field("groups", &self.groups).finish_non_exhaustive()
+    }
 }
 
 impl Coordinator {
     /// A coordinator of what was committed, and what of that cannot be read: it is left where it is, and the group begins without members. All
     /// members of other groups get their whole time again.
     #[must_use]
-    pub fn load(values: &LastValues, limits: Limits, now: Now) -> (Self, Vec<String>) {
+    pub fn load(
+        values: &LastValues,
+        limits: Limits,
+        now: Now,
+        topics: Arc<dyn Topics + Send + std::marker::Sync>,
+    ) -> (Self, Vec<String>) {
         let mut unreadable = Vec::new();
-        let mut coordinator = Self { groups: BTreeMap::new(), deadlines: BTreeSet::new(), limits };
+        let (mut groups, mut consumers) = (BTreeMap::new(), BTreeMap::new());
         for (key, value) in values.with_prefix(&[]) {
             match decode_key(key) {
                 Ok(Key::Group(key)) => {
                     let group = match GroupValue::decode(value) {
-                        Ok(value) => Group::stored(key.group.clone(), value, now),
+                        Ok(value) => classic::Group::stored(key.group.clone(), value, now),
                         Err(error) => {
                             unreadable.push(format!("group {}: {error}", key.group));
-                            Group::new(key.group.clone(), now)
+                            classic::Group::new(key.group.clone(), now)
                         }
                     };
-                    coordinator.groups.insert(key.group, group);
+                    groups.insert(key.group, Group::Classic(group));
                 }
                 Err(error) => unreadable.push(format!("a key of {} bytes: {error}", key.len())),
                 Ok(Key::Offset(key)) => {
-                    let new = || Group::new(key.group.detached(), now);
-                    coordinator.groups.entry(key.group.detached()).or_insert_with(new);
+                    let new = || Group::Classic(classic::Group::new(key.group.detached(), now));
+                    groups.entry(key.group.detached()).or_insert_with(new);
+                }
+                Ok(Key::Consumer { group, part }) => {
+                    let new = || consumer::Group::new(group.detached(), now);
+                    let stored: &mut consumer::Group = consumers.entry(group.detached()).or_insert_with(new);
+                    if let Err(error) = stored.stored_part(part, value) {
+                        unreadable.push(format!("part of group {group}: {error}"));
+                    }
                 }
                 Ok(Key::Other(_)) => {}
             }
         }
-        for (id, group) in &coordinator.groups {
-            coordinator.deadlines.extend(group.next_deadline().map(|at| (at, id.clone())));
+        for (id, mut group) in consumers {
+            group.all_stored(now, limits.consumer_session_ms);
+            groups.insert(id, Group::Consumer(group));
         }
-        (coordinator, unreadable)
+        let deadlines = groups.iter().filter_map(|(id, group)| Some((group.next_deadline()?, id.clone()))).collect();
+        (Self { groups, deadlines, limits, topics }, unreadable)
     }
 
     /// When [`Coordinator::expire`] has something to do.
@@ -92,20 +156,24 @@ impl Coordinator {
     pub fn expire(&mut self, now: Now, out: &mut Effects) {
         while let Some((_, id)) = self.deadlines.first().cloned().filter(|(at, _)| *at <= now.moment) {
             let limits = self.limits;
-            let next = self.with(&id, |group| {
-                group.expire(now, &limits, out);
+            let next = self.with(&id, |group, topics| {
+                match group {
+                    Group::Classic(group) => group.expire(now, &limits, out),
+                    Group::Consumer(group) => group.expire(now, topics, out),
+                }
                 group.next_deadline()
             });
+            self.downgrade_if_due(now, &id, out);
             let next = next.expect("a group that is forgotten takes its deadline along");
             assert!(next.is_none_or(|next| next > now.moment), "what was due is done");
         }
     }
 
     /// Changes a group and keeps its deadline.
-    fn with<T>(&mut self, id: &Text, change: impl FnOnce(&mut Group) -> T) -> Option<T> {
+    pub(super) fn with<T>(&mut self, id: &Text, change: impl FnOnce(&mut Group, &dyn Topics) -> T) -> Option<T> {
         let group = self.groups.get_mut(id)?;
         let before = group.next_deadline();
-        let changed = change(group);
+        let changed = change(group, &*self.topics);
         let after = group.next_deadline();
         if before != after {
             self.deadlines.extend(after.map(|at| (at, id.clone())));
@@ -114,6 +182,24 @@ impl Coordinator {
             }
         }
         Some(changed)
+    }
+
+    /// Puts a group where there may be one already.
+    pub(super) fn put(&mut self, id: &Text, group: Group) {
+        self.take_out(id);
+        self.deadlines.extend(group.next_deadline().map(|at| (at, id.clone())));
+        self.groups.insert(id.clone(), group);
+    }
+
+    /// A group of the consumer protocol whose last member of it has left is a classic one again.
+    fn downgrade_if_due(&mut self, now: Now, id: &Text, out: &mut Effects) {
+        let is_due = |group: &Group| matches!(group, Group::Consumer(group) if group.is_all_classic());
+        if !self.groups.get(id).is_some_and(is_due) {
+            return;
+        }
+        let Some(Group::Consumer(group)) = self.take_out(id) else { return };
+        let group = group.into_classic(now, &self.limits, &*self.topics, out);
+        self.put(id, Group::Classic(group));
     }
 
     /// A JoinGroup.
@@ -131,190 +217,175 @@ impl Coordinator {
         if let Some(code) = code {
             return out.answer(join.ticket, join.refused(code));
         }
-        if !self.groups.contains_key(id) {
-            self.groups.insert(id.clone(), Group::new(id.clone(), now));
+        let is_free = match self.groups.get(id) {
+            // What is left of a group of the consumer protocol does not bind those who come.
+            Some(Group::Consumer(group)) if group.size() == 0 => {
+                group.forget_all(out);
+                true
+            }
+            found => found.is_none(),
+        };
+        if is_free {
+            self.put(id, Group::Classic(classic::Group::new(id.clone(), now)));
         }
         let limits = self.limits;
-        self.with(id, |group| group.join(now, &limits, join, out));
+        self.with(id, |group, topics| match group {
+            Group::Classic(group) => group.join(now, &limits, join, out),
+            Group::Consumer(group) => {
+                let joined = group.join(now, &limits, &join, topics, out);
+                out.answer(join.ticket, joined.unwrap_or_else(|code| join.refused(code)));
+            }
+        });
+        self.downgrade_if_due(now, id, out);
     }
 
     /// A SyncGroup.
     pub fn sync(&mut self, now: Now, id: &Text, sync: Sync, out: &mut Effects) {
         let ticket = sync.ticket;
-        if self.with(id, |group| group.sync(now, sync, out)).is_none() {
-            let error_code = ErrorCode::UNKNOWN_MEMBER_ID;
-            out.answer(ticket, SyncGroupResponse { error_code, ..Default::default() });
+        let refused = |error_code| SyncGroupResponse { error_code, ..SyncGroupResponse::default() };
+        let found = self.with(id, |group, topics| match group {
+            Group::Classic(group) => group.sync(now, sync, out),
+            Group::Consumer(group) => out.answer(ticket, group.sync(now, &sync, topics).unwrap_or_else(refused)),
+        });
+        if found.is_none() {
+            out.answer(ticket, refused(ErrorCode::UNKNOWN_MEMBER_ID));
         }
     }
 
     /// A Heartbeat.
     pub fn heartbeat(&mut self, now: Now, id: &Text, ticket: Ticket, member: &MemberOf, out: &mut Effects) {
-        let code = self.with(id, |group| group.heartbeat(now, member)).unwrap_or(ErrorCode::UNKNOWN_MEMBER_ID);
-        out.answer(ticket, code);
+        let code = self.with(id, |group, _| match group {
+            Group::Classic(group) => group.heartbeat(now, member),
+            Group::Consumer(group) => group.classic_heartbeat(now, member),
+        });
+        out.answer(ticket, code.unwrap_or(ErrorCode::UNKNOWN_MEMBER_ID));
     }
 
     /// A LeaveGroup: what becomes of each member, by member id and instance id; `None` if there is no such group.
     pub fn leave(&mut self, now: Now, id: &Text, ticket: Ticket, members: &[(Text, Option<Text>)], out: &mut Effects) {
         let limits = self.limits;
-        let left = self.with(id, |group| {
-            let mut leave =
-                |(member, instance): &(Text, Option<Text>)| group.leave(now, &limits, member, instance.as_ref(), out);
-            let codes = members.iter().map(&mut leave).collect::<Vec<_>>();
-            group.remember_leave(&codes, out);
-            codes
+        let left = self.with(id, |group, topics| match group {
+            Group::Classic(group) => {
+                let mut leave = |(member, instance): &(Text, Option<Text>)| {
+                    group.leave(now, &limits, member, instance.as_ref(), out)
+                };
+                let codes = members.iter().map(&mut leave).collect::<Vec<_>>();
+                group.remember_leave(&codes, out);
+                codes
+            }
+            Group::Consumer(group) => group.classic_leave(now, members, topics, out),
         });
+        self.downgrade_if_due(now, id, out);
         out.answer(ticket, Answer::Left(left));
     }
 
-    /// An OffsetCommit: all offsets, or none.
-    pub fn commit(&mut self, now: Now, id: &Text, commit: Commit, out: &mut Effects) {
-        let Commit { ticket, member, offsets, knows_missing_groups } = commit;
-        let checked = match self.with(id, |group| group.check_commit(now, &member)) {
-            Some(checked) => checked,
-            None if member.generation < 0 => {
-                self.groups.insert(id.clone(), Group::new(id.clone(), now));
-                Ok(())
-            }
-            None if knows_missing_groups => Err(ErrorCode::GROUP_ID_NOT_FOUND),
-            None => Err(ErrorCode::ILLEGAL_GENERATION),
+    /// A ConsumerGroupHeartbeat.
+    pub fn consumer_heartbeat(&mut self, now: Now, id: &Text, beat: Beat, out: &mut Effects) {
+        let ticket = beat.ticket;
+        let told = self.try_consumer_heartbeat(now, id, beat, out);
+        self.downgrade_if_due(now, id, out);
+        let refused = |refusal: Refusal| ConsumerGroupHeartbeatResponse {
+            error_code: refusal.code,
+            error_message: Some(refusal.message.into()),
+            ..ConsumerGroupHeartbeatResponse::default()
         };
-        let bytes = |(topic, _, committed): &(Text, PartitionIndex, Committed)| {
-            OFFSET_BYTES + id.len() + topic.len() + committed.metadata.len()
-        };
-        let checked = checked.and_then(|()| match offsets.iter().map(bytes).sum::<usize>() > COMMIT_BYTES_MAX {
-            true => Err(ErrorCode::INVALID_COMMIT_OFFSET_SIZE),
-            false => Ok(()),
-        });
-        if checked.is_ok() {
-            out.records.extend(offsets.into_iter().map(|(topic, partition, committed)| Record {
-                key: offset_key(id, &topic, partition),
-                value: Some(committed.encode()),
-            }));
-        }
-        out.answer(ticket, checked.err().unwrap_or(ErrorCode::NONE));
+        out.answer(ticket, told.unwrap_or_else(refused));
     }
 
-    /// What was committed for a group: for the partitions wanted, or for all that there is.
-    #[must_use]
-    pub fn fetch(
-        id: &Text,
-        wanted: Option<&[(Text, Vec<i32>)]>,
-        values: &LastValues,
-    ) -> Vec<(Text, PartitionIndex, Option<Committed>)> {
-        // One that cannot be read was never committed by a version that this one knows.
-        let read = |value: &[u8]| Committed::decode(value).ok();
-        let Some(wanted) = wanted else {
-            let prefix = offsets_of(id);
-            let all = values.with_prefix(&prefix).filter_map(|(key, value)| match decode_key(key) {
-                Ok(Key::Offset(key)) => Some((key.topic, PartitionIndex(key.partition), read(value))),
-                _ => None,
-            });
-            return all.collect();
-        };
-        let each = wanted.iter().flat_map(|(topic, partitions)| {
-            partitions.iter().map(move |partition| (topic.clone(), PartitionIndex(*partition)))
-        });
-        let found = each.map(|(topic, partition)| {
-            let value = values.get(&offset_key(id, &topic, partition)).and_then(read);
-            (topic, partition, value)
-        });
-        found.collect()
-    }
-
-    /// Forgets what nobody wants any more: offsets of topics that are gone; those of groups without members, when they are old; those of topics
-    /// that a group does not read any more, when they are old; and groups of which nothing is left. `topic_id` says which topic has a
-    /// name now. Whether that was not all: what is committed at once is bounded.
-    pub fn expire_offsets(
+    fn try_consumer_heartbeat(
         &mut self,
         now: Now,
-        values: &LastValues,
-        topic_id: impl Fn(&str) -> Option<TopicId>,
-        out: &mut Effects,
-    ) -> bool {
-        let mut left: BTreeSet<Text> = BTreeSet::new();
-        for (key, value) in values.with_prefix(&[]) {
-            let (Ok(Key::Offset(offset)), Ok(committed)) = (decode_key(key), Committed::decode(value)) else {
-                continue;
-            };
-            let Some(group) = self.groups.get(&offset.group) else { continue };
-            let topic = topic_id(&offset.topic);
-            let is_gone = topic.is_none() || committed.topic.is_some_and(|id| Some(id) != topic);
-            if is_gone || self.is_old(now, group, &offset.topic, &committed) {
-                out.records.push(Record { key: Bytes::copy_from_slice(key), value: None });
-                if out.records.len() == EXPIRED_AT_ONCE_MAX {
-                    return true;
-                }
-            } else {
-                left.insert(offset.group.detached());
-            }
-        }
-        let is_over = |(id, group): &(&Text, &Group)| {
-            let has_been_long = now.wall.0.saturating_sub(group.since().0) >= self.limits.offsets_kept_ms;
-            group.state() == State::Empty && !left.contains(*id) && (has_been_long || group.protocol_type().is_none())
-        };
-        let over: Vec<Text> = self.groups.iter().filter(is_over).map(|(id, _)| id.clone()).collect();
-        for id in over {
-            self.take_out(&id);
-            let key = group_key(&id);
-            if values.get(&key).is_some() {
-                out.records.push(Record { key, value: None });
-            }
-        }
-        false
-    }
-
-    /// Whether an offset has been kept for long enough.
-    fn is_old(&self, now: Now, group: &Group, topic: &Text, committed: &Committed) -> bool {
-        if let Some(expires) = committed.expires {
-            return group.state() == State::Empty && expires <= now.wall;
-        }
-        // Nothing of this age is old, whatever its group does.
-        if now.wall.0.saturating_sub(committed.at.0) < self.limits.offsets_kept_ms {
-            return false;
-        }
-        let since = match group.state() {
-            // Those of a group that never had members count from the commit.
-            State::Empty if group.protocol_type().is_none() => committed.at,
-            State::Empty => committed.at.max(group.since()),
-            State::Stable if group.subscribed().is_some_and(|topics| !topics.contains(topic)) => committed.at,
-            _ => return false,
-        };
-        now.wall.0.saturating_sub(since.0) >= self.limits.offsets_kept_ms
-    }
-
-    /// Forgets offsets of topics that the group does not read: what becomes of each topic.
-    pub fn delete_offsets(
-        &mut self,
         id: &Text,
-        topics: &[(Text, Vec<PartitionIndex>)],
-        values: &LastValues,
-        ticket: Ticket,
+        beat: Beat,
         out: &mut Effects,
-    ) {
-        let Some(group) = self.groups.get(id) else {
-            return out.answer(ticket, Answer::Deleted(Err(ErrorCode::GROUP_ID_NOT_FOUND)));
-        };
-        let Some(subscribed) = group.subscribed() else {
-            return out.answer(ticket, Answer::Deleted(Err(ErrorCode::NON_EMPTY_GROUP)));
-        };
-        let mut codes = Vec::with_capacity(topics.len());
-        for (topic, partitions) in topics {
-            if subscribed.contains(topic) {
-                codes.push(ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC);
-                continue;
-            }
-            let keys = partitions.iter().map(|partition| offset_key(id, topic, *partition));
-            let there = keys.filter(|key| values.get(key).is_some());
-            out.records.extend(there.map(|key| Record { key, value: None }));
-            codes.push(ErrorCode::NONE);
+    ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
+        let mut heartbeat = beat.heartbeat;
+        heartbeat.check(id, beat.must_have_id)?;
+        let limits = self.limits;
+        if heartbeat.leaves() {
+            self.consumers(id)?;
+            let left = self.with(id, |group, topics| match group {
+                Group::Consumer(group) => group.leave(now, &heartbeat, topics, out),
+                Group::Classic(_) => Err(not_consumers(id)),
+            });
+            return left.unwrap_or_else(|| Err(no_group(id)));
         }
-        out.answer(ticket, Answer::Deleted(Ok(codes)));
+        if heartbeat.member_id.is_empty() {
+            heartbeat.member_id = beat.new_id;
+        }
+        match self.consumers(id) {
+            Ok(group) => group.check_heartbeat(&heartbeat, &limits)?,
+            Err(refusal) if !heartbeat.joins() => return Err(refusal),
+            Err(_) => self.begin_consumers(now, id, &heartbeat, out)?,
+        }
+        let told = self.with(id, |group, topics| match group {
+            Group::Consumer(group) => Ok(group.heartbeat(now, &limits, &heartbeat, topics, out)),
+            Group::Classic(_) => Err(not_consumers(id)),
+        });
+        told.unwrap_or_else(|| Err(no_group(id)))
     }
 
-    /// One group of DescribeGroups. One that is not there is "dead".
+    fn consumers(&self, id: &Text) -> Result<&consumer::Group, Refusal> {
+        match self.groups.get(id) {
+            Some(Group::Consumer(group)) => Ok(group),
+            Some(Group::Classic(_)) => Err(not_consumers(id)),
+            None => Err(no_group(id)),
+        }
+    }
+
+    /// Makes a group of the consumer protocol, or makes one of a classic group, for a member that joins and may.
+    fn begin_consumers(
+        &mut self,
+        now: Now,
+        id: &Text,
+        heartbeat: &consumer::Heartbeat,
+        out: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let limits = self.limits;
+        let group = match self.groups.get_mut(id) {
+            Some(Group::Classic(classic)) if classic.state() != classic::State::Empty => {
+                let group = consumer::Group::from_classic(id, classic, &limits, now, &*self.topics);
+                let refused = |consumer::NoMigration(message)| Refusal { code: ErrorCode::GROUP_ID_NOT_FOUND, message };
+                let group = group.map_err(refused)?;
+                group.check_heartbeat(heartbeat, &limits)?;
+                classic.refuse_all(out);
+                group.remember_upgrade(now, out);
+                group
+            }
+            found => {
+                let group = consumer::Group::new(id.clone(), now);
+                group.check_heartbeat(heartbeat, &limits)?;
+                if found.is_some_and(|group| !group.is_simple()) {
+                    out.records.push(Record { key: group_key(id), value: None });
+                }
+                group
+            }
+        };
+        self.put(id, Group::Consumer(group));
+        Ok(())
+    }
+
+    /// One group of DescribeGroups: a classic one. One that is not there is "dead".
     #[must_use]
     pub fn describe(&self, id: &Text) -> Option<DescribedGroup> {
-        self.groups.get(id).map(Group::describe)
+        match self.groups.get(id)? {
+            Group::Classic(group) => Some(group.describe()),
+            Group::Consumer(_) => None,
+        }
+    }
+
+    /// One group of ConsumerGroupDescribe.
+    #[must_use]
+    pub fn describe_consumers(&self, id: &Text) -> DescribedConsumers {
+        match self.consumers(id) {
+            Ok(group) => group.describe(&*self.topics),
+            Err(refusal) => DescribedConsumers {
+                error_code: refusal.code,
+                error_message: Some(refusal.message.into()),
+                group_id: id.clone(),
+                ..DescribedConsumers::default()
+            },
+        }
     }
 
     /// What DescribeGroups says of a group that is not there.
@@ -326,41 +397,50 @@ impl Coordinator {
     /// All groups.
     #[must_use]
     pub fn list(&self) -> Vec<ListedGroup> {
-        let listed = |(id, group): (&Text, &Group)| ListedGroup {
-            group_id: id.clone(),
-            protocol_type: group.protocol_type().cloned().unwrap_or_default(),
-            group_state: Text::from_static(group.state().name()),
-            group_type: Text::from_static(CLASSIC),
-        };
-        self.groups.iter().map(listed).collect()
+        self.groups.iter().map(|(id, group)| group.listed(id)).collect()
     }
 
     /// Forgets a group without members, and its offsets.
     pub fn delete(&mut self, id: &Text, values: &LastValues, ticket: Ticket, out: &mut Effects) {
-        let code = match self.groups.get(id).map(Group::state) {
+        let code = match self.groups.get(id).map(Group::is_empty) {
             None => ErrorCode::GROUP_ID_NOT_FOUND,
-            Some(State::Empty) => {
+            Some(true) => {
+                let prefix = offsets_of(id);
+                let keys = values.with_prefix(&prefix).map(|(key, _)| Bytes::copy_from_slice(key));
+                out.records.extend(keys.map(|key| Record { key, value: None }));
                 self.forget(id, values, out);
                 ErrorCode::NONE
             }
-            Some(_) => ErrorCode::NON_EMPTY_GROUP,
+            Some(false) => ErrorCode::NON_EMPTY_GROUP,
         };
         out.answer(ticket, code);
     }
 
-    fn take_out(&mut self, id: &Text) {
-        if let Some(group) = self.groups.remove(id)
-            && let Some(at) = group.next_deadline()
-        {
-            self.deadlines.remove(&(at, id.clone()));
+    /// Forgets a group without members.
+    pub(super) fn forget(&mut self, id: &Text, values: &LastValues, out: &mut Effects) {
+        match self.take_out(id) {
+            Some(Group::Consumer(group)) => group.forget_all(out),
+            Some(Group::Classic(_)) | None => {}
+        }
+        let key = group_key(id);
+        if values.get(&key).is_some() {
+            out.records.push(Record { key, value: None });
         }
     }
 
-    fn forget(&mut self, id: &Text, values: &LastValues, out: &mut Effects) {
-        self.take_out(id);
-        let tombstone = |key: &[u8]| Record { key: Bytes::copy_from_slice(key), value: None };
-        let prefix = offsets_of(id);
-        out.records.extend(values.with_prefix(&prefix).map(|(key, _)| tombstone(key)));
-        out.records.push(tombstone(&group_key(id)));
+    fn take_out(&mut self, id: &Text) -> Option<Group> {
+        let group = self.groups.remove(id)?;
+        if let Some(at) = group.next_deadline() {
+            self.deadlines.remove(&(at, id.clone()));
+        }
+        Some(group)
     }
+}
+
+fn no_group(id: &Text) -> Refusal {
+    Refusal { code: ErrorCode::GROUP_ID_NOT_FOUND, message: format!("Group {id} not found.") }
+}
+
+fn not_consumers(id: &Text) -> Refusal {
+    Refusal { code: ErrorCode::GROUP_ID_NOT_FOUND, message: format!("Group {id} is not a consumer group.") }
 }

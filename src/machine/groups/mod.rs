@@ -14,19 +14,49 @@ pub mod record;
 
 #[cfg(test)]
 mod classic_tests;
+#[cfg(test)]
+mod test_topics;
 
 pub mod classic;
+pub mod consumer;
 pub mod coordinator;
 mod member;
+pub mod offsets;
 
-use crate::ids::{PartitionIndex, Timestamp};
+use crate::ids::{PartitionIndex, Timestamp, TopicId};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::describe_groups::DescribedGroup;
 use crate::protocol::messages::list_groups::ListedGroup;
-use crate::protocol::messages::{JoinGroupResponse, SyncGroupResponse};
+use crate::protocol::messages::{
+    ConsumerGroupHeartbeatResponse, JoinGroupResponse, SyncGroupResponse, consumer_group_describe,
+};
 use crate::protocol::value::Text;
 
 use record::{Committed, Record};
+
+/// What the members of a group may say of themselves, all together, and what their shares may take: what a group is written in at once.
+pub(crate) const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// The topics of the cluster, as a coordinator sees them.
+pub trait Topics {
+    /// Another number whenever a topic may have changed.
+    fn version(&self) -> u64;
+    /// The topic that has a name now.
+    fn find(&self, name: &str) -> Option<KnownTopic>;
+    /// The name of a topic.
+    fn name(&self, id: TopicId) -> Option<Text>;
+    /// The names that `matches` takes, but for those of the cluster's own topics.
+    fn matching(&self, matches: &dyn Fn(&str) -> bool) -> Vec<Text>;
+}
+
+/// A topic of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownTopic {
+    /// Its id.
+    pub id: TopicId,
+    /// How many partitions it has.
+    pub partitions: i32,
+}
 
 /// A point in the leader's own time, which never goes back: milliseconds since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +94,10 @@ pub struct Limits {
     pub initial_delay_ms: u64,
     /// The most members a group may have: `group.max.size`.
     pub members_max: usize,
+    /// How long a member of the consumer protocol may be silent: `group.consumer.session.timeout.ms`.
+    pub consumer_session_ms: u64,
+    /// How often it shall show itself: `group.consumer.heartbeat.interval.ms`.
+    pub consumer_heartbeat_ms: i32,
     /// How long offsets are kept that nobody may want any more: `offsets.retention.minutes`.
     pub offsets_kept_ms: i64,
 }
@@ -76,6 +110,8 @@ impl Default for Limits {
             session_ms_max: 1_800_000,
             initial_delay_ms: 3_000,
             members_max: usize::MAX,
+            consumer_session_ms: 45_000,
+            consumer_heartbeat_ms: 5_000,
             offsets_kept_ms: 7 * 24 * 3_600_000,
         }
     }
@@ -104,19 +140,20 @@ pub enum Answer {
     Join(JoinGroupResponse),
     /// A SyncGroup.
     Sync(SyncGroupResponse),
+    /// A ConsumerGroupHeartbeat.
+    Heartbeat(ConsumerGroupHeartbeatResponse),
+    /// A ConsumerGroupDescribe of one group.
+    DescribedConsumers(consumer_group_describe::DescribedGroup),
     /// A LeaveGroup: what became of each member, in the request's order; `None` if there is no such group.
     Left(Option<Vec<ErrorCode>>),
     /// A DescribeGroups of one group; `None` if there is no such group.
     Described(Option<DescribedGroup>),
-    /// An OffsetFetch of one group: topic, partition, and what was committed, if anything.
-    Fetched(Vec<(Text, PartitionIndex, Option<Committed>)>),
+    /// An OffsetFetch of one group: topic, partition, and what was committed, if anything; or why the member may not read it.
+    Fetched(Result<Vec<(Text, PartitionIndex, Option<Committed>)>, ErrorCode>),
     /// An OffsetDelete: what becomes of each topic; an error if the group has none to delete.
     Deleted(Result<Vec<ErrorCode>, ErrorCode>),
-    /// Old offsets were forgotten.
-    Expired {
-        /// Whether there are more.
-        rest: bool,
-    },
+    /// Old offsets were forgotten: where the next call goes on, if that was not all.
+    Expired(offsets::After),
     /// A ListGroups.
     Listed(Vec<ListedGroup>),
     /// A request that is told no more than whether it was right.
@@ -132,6 +169,12 @@ impl From<JoinGroupResponse> for Answer {
 impl From<SyncGroupResponse> for Answer {
     fn from(response: SyncGroupResponse) -> Self {
         Self::Sync(response)
+    }
+}
+
+impl From<ConsumerGroupHeartbeatResponse> for Answer {
+    fn from(response: ConsumerGroupHeartbeatResponse) -> Self {
+        Self::Heartbeat(response)
     }
 }
 

@@ -71,6 +71,14 @@ message! {
         group: Text [0..],
     }
 
+    /// Part of a group that has a name: a member's id, or a regular expression.
+    part NamedKey {
+        /// The group.
+        group: Text [0..],
+        /// The name.
+        name: Text [0..],
+    }
+
     /// A group of the classic protocol.
     part GroupValue {
         /// What kind of group it is.
@@ -149,15 +157,55 @@ pub enum Key {
     Offset(OffsetKey),
     /// A group of the classic protocol.
     Group(GroupKey),
+    /// Part of a group of the consumer protocol.
+    Consumer {
+        /// The group.
+        group: Text,
+        /// Which part of it.
+        part: Part,
+    },
     /// Something that this version does not know. Its records are kept.
     Other(i16),
 }
 
-fn at(version: i16, flexible_from: i16) -> At {
+/// What of a group of the consumer protocol (KIP-848) a record is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Its epoch.
+    Epoch,
+    /// The epoch of its target assignment.
+    TargetEpoch,
+    /// What a member says of itself.
+    Member(Text),
+    /// What a member shall have.
+    Target(Text),
+    /// What a member has.
+    Current(Text),
+    /// The topics that a regular expression stands for.
+    Regex(Text),
+}
+
+impl Part {
+    /// The number in front of the key.
+    const fn number(&self) -> i16 {
+        match self {
+            Self::Epoch => 3,
+            Self::Member(_) => 5,
+            Self::TargetEpoch => 6,
+            Self::Target(_) => 7,
+            Self::Current(_) => 8,
+            Self::Regex(_) => 16,
+        }
+    }
+}
+
+/// The place of a value's fields.
+pub(super) fn at(version: i16, flexible_from: i16) -> At {
     At { version, flexible: version >= flexible_from, nullable: false }
 }
 
-fn encode(version: i16, flexible_from: i16, value: &impl Wire) -> Bytes {
+/// A value with its version in front.
+pub(super) fn encode(version: i16, flexible_from: i16, value: &impl Wire) -> Bytes {
     let mut writer = Writer::with_capacity(64);
     writer.i16(version);
     value.write(&mut writer, at(version, flexible_from)).expect("each field is there in the version that is written");
@@ -165,7 +213,7 @@ fn encode(version: i16, flexible_from: i16, value: &impl Wire) -> Bytes {
 }
 
 /// The version in front, and a reader of the rest.
-fn versioned(bytes: &[u8]) -> Result<(i16, Reader), DecodeError> {
+pub(super) fn versioned(bytes: &[u8]) -> Result<(i16, Reader), DecodeError> {
     use crate::protocol::primitive::Source;
     let mut reader = Reader::new(Bytes::copy_from_slice(bytes), HEAP_BYTES_MAX);
     Ok((reader.i16()?, reader))
@@ -179,9 +227,20 @@ const NEVER: i16 = i16::MAX;
 /// When it is damaged.
 pub fn decode_key(bytes: &[u8]) -> Result<Key, DecodeError> {
     let (version, mut reader) = versioned(bytes)?;
+    let group = |reader: &mut Reader| GroupKey::read(reader, at(0, NEVER)).map(|key| key.group);
+    let named = |reader: &mut Reader, part: fn(Text) -> Part| {
+        let key = NamedKey::read(reader, at(0, NEVER))?;
+        Ok(Key::Consumer { group: key.group, part: part(key.name) })
+    };
     Ok(match version {
         version if OFFSET_KEYS.contains(&version) => Key::Offset(OffsetKey::read(&mut reader, at(0, NEVER))?),
         GROUP_KEY => Key::Group(GroupKey::read(&mut reader, at(0, NEVER))?),
+        3 => Key::Consumer { group: group(&mut reader)?, part: Part::Epoch },
+        6 => Key::Consumer { group: group(&mut reader)?, part: Part::TargetEpoch },
+        5 => named(&mut reader, Part::Member)?,
+        7 => named(&mut reader, Part::Target)?,
+        8 => named(&mut reader, Part::Current)?,
+        16 => named(&mut reader, Part::Regex)?,
         other => Key::Other(other),
     })
 }
@@ -203,6 +262,18 @@ pub fn offsets_of(group: &Text) -> Bytes {
 #[must_use]
 pub fn group_key(group: &Text) -> Bytes {
     encode_key(GROUP_KEY, &GroupKey { group: group.clone() })
+}
+
+/// The key of a part of a group of the consumer protocol.
+#[must_use]
+pub fn part_key(group: &Text, part: &Part) -> Bytes {
+    let group = group.clone();
+    match part {
+        Part::Epoch | Part::TargetEpoch => encode_key(part.number(), &GroupKey { group }),
+        Part::Member(name) | Part::Target(name) | Part::Current(name) | Part::Regex(name) => {
+            encode_key(part.number(), &NamedKey { group, name: name.clone() })
+        }
+    }
 }
 
 /// Keys have a number in front where values have a version; their fields are those of version 0.
@@ -343,6 +414,23 @@ mod tests {
             assert_eq!(GroupValue { phase: 0, ..read }, value);
         }
         assert_eq!(value.clone().encode(Phase::Stable)[..2], [0, 3], "readers of old know it");
+    }
+
+    #[test]
+    fn each_part_of_a_group_has_a_key_of_its_own() {
+        let name = || text("m");
+        let parts = [
+            (Part::Epoch, &b"\0\x03\0\x01g"[..]),
+            (Part::TargetEpoch, b"\0\x06\0\x01g"),
+            (Part::Member(name()), b"\0\x05\0\x01g\0\x01m"),
+            (Part::Target(name()), b"\0\x07\0\x01g\0\x01m"),
+            (Part::Current(name()), b"\0\x08\0\x01g\0\x01m"),
+            (Part::Regex(name()), b"\0\x10\0\x01g\0\x01m"),
+        ];
+        for (part, bytes) in parts {
+            assert_eq!(&part_key(&text("g"), &part)[..], bytes);
+            assert_eq!(decode_key(bytes), Ok(Key::Consumer { group: text("g"), part }));
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod alter;
 pub mod alter_configs;
 pub mod api_versions;
 mod authorized;
+pub mod consumer_group_describe;
+pub mod consumer_group_heartbeat;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;

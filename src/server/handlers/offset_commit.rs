@@ -3,7 +3,7 @@
 use super::group;
 use crate::ids::{Offset, PartitionId, PartitionIndex, Timestamp, TopicId};
 use crate::machine::groups::classic::MemberOf;
-use crate::machine::groups::coordinator::Commit;
+use crate::machine::groups::offsets::Commit;
 use crate::machine::groups::record::Committed;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::offset_commit::{
@@ -15,8 +15,8 @@ use crate::server::dispatch::Call;
 
 /// The most that a client may keep with an offset: Kafka's `offset.metadata.max.bytes`.
 const METADATA_BYTES_MAX: usize = 4096;
-/// The first version whose clients know that a group may be missing.
-const MISSING_GROUPS_FROM: i16 = 9;
+/// The first version whose clients know member epochs, and that a group may be missing.
+const MEMBER_EPOCHS_FROM: i16 = 9;
 
 /// Handles one OffsetCommit request.
 pub async fn handle(call: &Call, request: OffsetCommitRequest) -> OffsetCommitResponse {
@@ -73,9 +73,9 @@ async fn commit(
         instance_id: request.group_instance_id.as_ref().map(Text::detached),
         generation: request.generation_id_or_member_epoch,
     };
-    let knows_missing_groups = call.version() >= MISSING_GROUPS_FROM;
+    let knows_member_epochs = call.version() >= MEMBER_EPOCHS_FROM;
     let asked = group::ask(call, &request.group_id, false, move |turn, ticket| {
-        let commit = Commit { ticket, member, offsets, knows_missing_groups };
+        let commit = Commit { ticket, member, offsets, knows_member_epochs };
         turn.coordinator.commit(turn.now, &id, commit, turn.out);
     });
     group::code(asked.await)

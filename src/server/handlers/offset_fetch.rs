@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::group;
 use crate::ids::PartitionIndex;
 use crate::machine::groups::Answer;
-use crate::machine::groups::coordinator::Coordinator;
+use crate::machine::groups::offsets::ReaderOf;
 use crate::machine::groups::record::Committed;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::offset_fetch::{
@@ -21,6 +21,9 @@ const GROUPS_FROM: i16 = 8;
 /// What stands for no offset and no epoch.
 const NONE: i64 = -1;
 const NO_EPOCH: i32 = -1;
+
+/// Who reads in versions that do not say so.
+const NOBODY: ReaderOf = ReaderOf { member_id: None, epoch: -1 };
 
 /// What is wanted of a group: partitions by topic; all, if `None`.
 type Wanted = Option<Vec<(Text, Vec<i32>)>>;
@@ -39,7 +42,7 @@ pub async fn handle(call: &Call, request: OffsetFetchRequest) -> OffsetFetchResp
     let wanted = request.topics.map(|topics| {
         topics.into_iter().map(|topic| (topic.name.detached(), topic.partition_indexes)).collect::<Vec<_>>()
     });
-    match fetch(call, &request.group_id, wanted.clone()).await {
+    match fetch(call, &request.group_id, NOBODY, wanted.clone()).await {
         Ok(found) => OffsetFetchResponse { topics: topics(found).collect(), ..Default::default() },
         // Version 1 has no other place for an error.
         Err(error_code) => OffsetFetchResponse { error_code, topics: failed(wanted, error_code), ..Default::default() },
@@ -51,7 +54,8 @@ async fn of_group(call: &Call, group: OffsetFetchRequestGroup) -> OffsetFetchRes
         topics.into_iter().map(|topic| (topic.name.detached(), topic.partition_indexes)).collect::<Vec<_>>()
     });
     let group_id = group.group_id;
-    match fetch(call, &group_id, wanted).await {
+    let reader = ReaderOf { member_id: group.member_id.as_ref().map(Text::detached), epoch: group.member_epoch };
+    match fetch(call, &group_id, reader, wanted).await {
         Ok(found) => {
             let topics = topics(found).map(|topic| OffsetFetchResponseTopics {
                 name: topic.name,
@@ -67,15 +71,16 @@ async fn of_group(call: &Call, group: OffsetFetchRequestGroup) -> OffsetFetchRes
 async fn fetch(
     call: &Call,
     group: &Text,
+    reader: ReaderOf,
     wanted: Wanted,
 ) -> Result<Vec<(Text, PartitionIndex, Option<Committed>)>, ErrorCode> {
     let id = group.detached();
     let asked = group::ask(call, group, false, move |turn, ticket| {
-        let found = Coordinator::fetch(&id, wanted.as_deref(), turn.committed);
+        let found = turn.coordinator.fetch(&id, &reader, wanted.as_deref(), turn.committed);
         turn.out.answer(ticket, Answer::Fetched(found));
     });
     let mut found = match asked.await? {
-        Answer::Fetched(found) => found,
+        Answer::Fetched(found) => found?,
         other => panic!("an offset fetch was told {other:?}"),
     };
     for (topic, _, committed) in &mut found {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::super::member::{Member, Waiting};
 use super::super::record::Phase;
-use super::super::{Effects, Limits, Now, Ticket};
-use super::{GROUP_BYTES_MAX, Group, JoinWait, State, refuse_waiting};
+use super::super::{Effects, GROUP_BYTES_MAX, Limits, Now, Ticket};
+use super::{Group, JoinWait, State, refuse_waiting};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::JoinGroupResponse;
 use crate::protocol::messages::join_group::JoinGroupResponseMember;

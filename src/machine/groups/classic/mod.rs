@@ -14,25 +14,15 @@ use sync::sync_refused;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-
 use super::member::{Member, Waiting};
 use super::record::{GroupValue, Phase, Record, group_key};
 use super::{Effects, Limits, Moment, Now};
 use crate::ids::Timestamp;
+use crate::protocol::consumer_protocol::{CONSUMER, Subscription};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::JoinGroupResponse;
 use crate::protocol::messages::describe_groups::{DescribedGroup, DescribedGroupMember};
-use crate::protocol::primitive::{At, Reader, Source};
 use crate::protocol::value::Text;
-use crate::protocol::wire::Wire;
-
-/// What the members of a group may say of themselves, all together, and what their shares may take: a group is one record.
-pub(super) const GROUP_BYTES_MAX: usize = 8 << 20;
-/// The protocol type of groups of consumers.
-const CONSUMER: &str = "consumer";
-/// Memory for the names of the topics that one member reads.
-const SUBSCRIPTION_HEAP_BYTES_MAX: usize = 16 << 20;
 
 /// Where a group is between two generations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +121,56 @@ impl Group {
         }
     }
 
+    /// A group of consumers that have their shares.
+    #[must_use]
+    pub(super) fn of_consumers(id: Text, generation: i32, members: Vec<Member>, now: Now) -> Self {
+        let mut group = Self::new(id, now);
+        (group.generation, group.protocol_type) = (generation, Some(Text::from_static(CONSUMER)));
+        group.state = State::Stable;
+        for member in members {
+            group.take_in(member);
+        }
+        group.leader = group.members.keys().next().cloned();
+        group.protocol = group.select_protocol();
+        group
+    }
+
+    fn take_in(&mut self, member: Member) {
+        self.expiries.extend(member.expires.map(|at| (at, member.id.clone())));
+        self.instances.extend(member.instance_id.clone().map(|instance| (instance, member.id.clone())));
+        self.members.insert(member.id.clone(), member);
+    }
+
+    /// Goes on as a group of its own: with the shares there are, or with a rebalance.
+    pub(super) fn begin_again(&mut self, now: Now, limits: &Limits, with_shares: bool, out: &mut Effects) {
+        if !with_shares {
+            self.rebalance(now, limits, out);
+        }
+        out.records.push(self.record(if with_shares { Phase::Stable } else { Phase::Preparing }));
+    }
+
+    /// Tells whoever waits for an answer to join again.
+    pub(super) fn refuse_all(&mut self, out: &mut Effects) {
+        for (id, member) in &mut self.members {
+            refuse_waiting(member.waiting.take(), id, ErrorCode::REBALANCE_IN_PROGRESS, out);
+        }
+    }
+
+    /// Its generation.
+    pub(super) const fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// The protocol that was chosen.
+    pub(super) fn protocol(&self) -> Option<&Text> {
+        self.protocol.as_ref()
+    }
+
+    /// Its members.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
     /// The group as it was stored. All members get their whole time again.
     #[must_use]
     pub fn stored(id: Text, value: GroupValue, now: Now) -> Self {
@@ -143,10 +183,7 @@ impl Group {
         }
         (group.protocol, group.leader) = (value.protocol, value.leader);
         for member in value.members {
-            let member = Member::stored(member, group.protocol.as_ref(), now.moment);
-            group.expiries.extend(member.expires.map(|at| (at, member.id.clone())));
-            group.instances.extend(member.instance_id.clone().map(|instance| (instance, member.id.clone())));
-            group.members.insert(member.id.clone(), member);
+            group.take_in(Member::stored(member, group.protocol.as_ref(), now.moment));
         }
         let wait = now.moment.after(group.rebalance_timeout_ms());
         match Phase::from_number(value.phase) {
@@ -321,7 +358,7 @@ impl Group {
         let protocol = self.protocol.clone()?;
         let mut topics = BTreeSet::new();
         for member in self.members.values() {
-            topics.extend(subscribed_topics(member.metadata(&protocol))?);
+            topics.extend(Subscription::decode(member.metadata(&protocol)).ok()?.topics);
         }
         Some(topics)
     }
@@ -361,13 +398,6 @@ impl Group {
             ..Default::default()
         }
     }
-}
-
-/// The topics in what a consumer says for its protocol: a version, then their names.
-fn subscribed_topics(metadata: Bytes) -> Option<Vec<Text>> {
-    let mut reader = Reader::new(metadata, SUBSCRIPTION_HEAP_BYTES_MAX);
-    let at = At { version: reader.i16().ok()?, flexible: false, nullable: false };
-    Vec::<Text>::read(&mut reader, at).ok()
 }
 
 /// Answers a request that is not waited for any more.

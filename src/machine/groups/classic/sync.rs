@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::super::member::Waiting;
 use super::super::record::Phase;
-use super::super::{Effects, Now, Ticket};
-use super::{GROUP_BYTES_MAX, Group, MemberOf, State, refuse_waiting};
+use super::super::{Effects, GROUP_BYTES_MAX, Now, Ticket};
+use super::{Group, MemberOf, State, refuse_waiting};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::SyncGroupResponse;
 use crate::protocol::value::Text;
