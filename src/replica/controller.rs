@@ -241,12 +241,10 @@ impl Topics for ControllerHandle {
         self.read(|controller| controller.topic_by_id(id).map(|topic| topic.name.as_str().into()))
     }
 
-    fn matching(&self, matches: &dyn Fn(&str) -> bool) -> Vec<Text> {
-        // Names first: expressions take a while, and the controller must not wait for them.
-        let names: Vec<Text> = self.read(|controller| {
+    fn names(&self) -> Vec<Text> {
+        self.read(|controller| {
             let names = controller.topics().map(|topic| &*topic.name).filter(|name| !is_internal(name));
             names.map(Text::from).collect()
-        });
-        names.into_iter().filter(|name| matches(name)).collect()
+        })
     }
 }

@@ -25,6 +25,8 @@ use crate::protocol::record::{BatchBuilder, NewRecord};
 const QUEUE: usize = 4096;
 /// Requests decided in one turn.
 const REQUESTS_PER_TURN: usize = 1024;
+/// Turns in which nobody is taken for dead because others wait to be heard.
+const TURNS_UNEXPIRED_MAX: usize = 16;
 /// Between a commit that failed and the next one.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(200);
 /// A turn whose records take so much takes no more requests.
@@ -95,8 +97,15 @@ impl Coordinators {
     ) -> impl Future<Output = ()> + use<> {
         let (sender, queue) = mpsc::channel(QUEUE);
         self.queues.write().expect("no panic under the lock").insert(replica.id(), sender);
-        let task =
-            Task { replica: Arc::downgrade(replica), clock, limits, topics, began: Instant::now(), next_ticket: 0 };
+        let task = Task {
+            replica: Arc::downgrade(replica),
+            clock,
+            limits,
+            topics,
+            began: Instant::now(),
+            next_ticket: 0,
+            turns_unexpired: 0,
+        };
         task.run(queue)
     }
 
@@ -142,6 +151,8 @@ struct Task {
     topics: Arc<dyn Topics + Send + Sync>,
     began: Instant,
     next_ticket: u64,
+    /// Turns since members were last taken for dead.
+    turns_unexpired: usize,
 }
 
 /// Who waits.
@@ -161,7 +172,7 @@ impl Task {
                 }
                 let Some(replica) = self.replica.upgrade() else { return };
                 let mut out = Effects::default();
-                self.decide(&replica, &mut coordinator, &mut requests, &mut waiting, &mut out);
+                self.decide(&replica, &mut coordinator, &mut requests, queue.is_empty(), &mut waiting, &mut out);
                 let records = std::mem::take(&mut out.records);
                 if !records.is_empty() && !self.commit(&replica, records).await {
                     // What keeps it from committing (a full disk) does not pass at once.
@@ -225,6 +236,7 @@ impl Task {
         replica: &Replica,
         coordinator: &mut Coordinator,
         requests: &mut VecDeque<Request>,
+        queue_is_empty: bool,
         waiting: &mut Waiting,
         out: &mut Effects,
     ) {
@@ -241,8 +253,12 @@ impl Task {
             (request.work)(&mut Turn { coordinator, committed, now, out }, ticket);
             bytes += out.records[before..].iter().map(Record::bytes).sum::<usize>();
         }
-        // A sign of life that waits for its turn counts.
-        if requests.is_empty() {
+        // A sign of life that waits for its turn counts, unless there is no end of them.
+        let waits = !(requests.is_empty() && queue_is_empty) && self.turns_unexpired < TURNS_UNEXPIRED_MAX;
+        if waits {
+            self.turns_unexpired += 1;
+        } else {
+            self.turns_unexpired = 0;
             coordinator.expire(now, out);
         }
     }

@@ -113,7 +113,7 @@ fn members_keep_epoch_and_partitions_whatever_the_power_does() {
             a.beat(&mut client);
             b.beat(&mut client);
         }
-        assert_eq!((a.count(), b.count(), a.epoch, b.epoch), (2, 2, 2, 2));
+        assert_eq!((a.count(), b.count(), a.epoch, b.epoch), (2, 2, 3, 3));
         let mut acked = -1;
         for life in 0..3u64 {
             if let Some(server) = server.take() {

@@ -54,6 +54,9 @@ impl Mapping {
             ("member_id" | "leader", _) if has_uuid(value) => {
                 format!("{} member {}", own_part(value), place(&mut self.members, value))
             }
+            ("member_id" | "leader", _) if is_short_uuid(value) => {
+                format!(" member {}", place(&mut self.members, value))
+            }
             ("leader_epoch" | "epoch", Some(epoch @ 0..)) => {
                 let first = i64::from(self.epoch.unwrap_or_default());
                 format!("first{:+}", epoch - first)
@@ -92,6 +95,8 @@ impl Mapping {
 
 /// Length of a UUID as text.
 const UUID_CHARS: usize = 36;
+/// Its length in base 64.
+const SHORT_UUID_CHARS: usize = 22;
 
 /// Whether the text ends with a UUID, and its closing quote.
 fn has_uuid(text: &str) -> bool {
@@ -101,6 +106,12 @@ fn has_uuid(text: &str) -> bool {
         tail.bytes().filter(|byte| *byte == b'-').count() == 4
             && tail.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
     })
+}
+
+/// Whether the text is a UUID in Kafka's own form: base 64, nothing before it.
+fn is_short_uuid(text: &str) -> bool {
+    let text = text.trim_matches('"');
+    text.len() == SHORT_UUID_CHARS && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 fn own_part(text: &str) -> &str {

@@ -214,14 +214,15 @@ impl Run {
 
     /// Asks the same until the answer is as wanted, and writes nothing down: for what a broker does in its own time.
     pub fn await_answer<R: Request>(&mut self, request: &R, is_wanted: impl Fn(&R::Response) -> bool) -> R::Response {
+        let mut response = self.ask(request);
         for _ in 0..200 {
-            let response = self.ask(request);
             if is_wanted(&response) {
                 return response;
             }
             std::thread::sleep(Duration::from_millis(50));
+            response = self.ask(request);
         }
-        panic!("the answer to {request:?} never became what it must");
+        panic!("the answer to {request:?} never became what it must: {response:?}");
     }
 
     /// Whether the broker is an Ottla: for what it is not asked to wait for.

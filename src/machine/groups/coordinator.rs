@@ -138,9 +138,13 @@ impl Coordinator {
                 Ok(Key::Other(_)) => {}
             }
         }
+        let has_members = |group: &Group| matches!(group, Group::Classic(group) if !group.is_vacant());
         for (id, mut group) in consumers {
-            group.all_stored(now, limits.consumer_session_ms);
-            groups.insert(id, Group::Consumer(group));
+            // Both are there only where a migration was cut in two: what was first still holds.
+            if !groups.get(&id).is_some_and(has_members) {
+                group.all_stored(now, limits.consumer_session_ms);
+                groups.insert(id, Group::Consumer(group));
+            }
         }
         let deadlines = groups.iter().filter_map(|(id, group)| Some((group.next_deadline()?, id.clone()))).collect();
         (Self { groups, deadlines, limits, topics }, unreadable)
@@ -217,16 +221,11 @@ impl Coordinator {
         if let Some(code) = code {
             return out.answer(join.ticket, join.refused(code));
         }
-        let is_free = match self.groups.get(id) {
-            // What is left of a group of the consumer protocol does not bind those who come.
-            Some(Group::Consumer(group)) if group.size() == 0 => {
-                group.forget_all(out);
-                true
-            }
-            found => found.is_none(),
-        };
-        if is_free {
+        let is_new = !self.groups.contains_key(id);
+        if is_new {
             self.put(id, Group::Classic(classic::Group::new(id.clone(), now)));
+        } else if let Err(code) = self.begin_classic_if_left(now, id, &join, out) {
+            return out.answer(join.ticket, join.refused(code));
         }
         let limits = self.limits;
         self.with(id, |group, topics| match group {
@@ -237,6 +236,26 @@ impl Coordinator {
             }
         });
         self.downgrade_if_due(now, id, out);
+        if is_new && matches!(self.groups.get(id), Some(Group::Classic(group)) if group.is_vacant()) {
+            self.take_out(id);
+        }
+    }
+
+    /// What is left of a group of the consumer protocol does not bind those who come: it is a classic one from now on, if they may join that.
+    fn begin_classic_if_left(&mut self, now: Now, id: &Text, join: &Join, out: &mut Effects) -> Result<(), ErrorCode> {
+        let Some(Group::Consumer(group)) = self.groups.get(id).filter(|group| group.is_empty()) else { return Ok(()) };
+        if !join.member_id.is_empty() {
+            return Err(ErrorCode::UNKNOWN_MEMBER_ID);
+        }
+        if join.protocol_type != CONSUMER || join.protocols.is_empty() {
+            return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+        }
+        let since = group.since();
+        if let Some(Group::Consumer(group)) = self.take_out(id) {
+            let group = group.into_classic(Now { wall: since, ..now }, &self.limits, &*self.topics, out);
+            self.put(id, Group::Classic(group));
+        }
+        Ok(())
     }
 
     /// A SyncGroup.
@@ -386,6 +405,12 @@ impl Coordinator {
                 ..DescribedConsumers::default()
             },
         }
+    }
+
+    /// All that another leader has to know of a group of the consumer protocol, for tests.
+    #[cfg(test)]
+    pub(super) fn durable(&self, id: &Text) -> Option<String> {
+        self.consumers(id).ok().map(consumer::Group::durable)
     }
 
     /// What DescribeGroups says of a group that is not there.

@@ -45,8 +45,8 @@ pub trait Topics {
     fn find(&self, name: &str) -> Option<KnownTopic>;
     /// The name of a topic.
     fn name(&self, id: TopicId) -> Option<Text>;
-    /// The names that `matches` takes, but for those of the cluster's own topics.
-    fn matching(&self, matches: &dyn Fn(&str) -> bool) -> Vec<Text>;
+    /// The names of all topics but the cluster's own.
+    fn names(&self) -> Vec<Text>;
 }
 
 /// A topic of the cluster.

@@ -62,6 +62,7 @@ impl Coordinator {
         });
         let checked = match checked {
             Some(checked) => checked,
+            None if member.generation < 0 && offsets.is_empty() => Ok(()),
             None if member.generation < 0 => {
                 self.put(id, Group::Classic(classic::Group::new(id.clone(), now)));
                 Ok(())
@@ -134,9 +135,10 @@ impl Coordinator {
         let forgotten_before = out.records.len();
         let mut looked_at = 0;
         for (key, value) in values.after(after.as_deref().unwrap_or_default()) {
-            let (Ok(Key::Offset(offset)), Ok(committed)) = (decode_key(key), Committed::decode(value)) else {
-                continue;
-            };
+            // Offsets come first, by their keys.
+            let Ok(Key::Offset(offset)) = decode_key(key) else { break };
+            looked_at += 1;
+            let Ok(committed) = Committed::decode(value) else { continue };
             let Some(group) = self.groups.get(&offset.group) else { continue };
             let topic = topic_id(&offset.topic);
             let is_gone = topic.is_none() || committed.topic.is_some_and(|id| Some(id) != topic);
@@ -150,7 +152,6 @@ impl Coordinator {
             if is_gone || self.is_old(now, group, &committed, &mut is_read) {
                 out.records.push(Record { key: Bytes::copy_from_slice(key), value: None });
             }
-            looked_at += 1;
             let forgotten = out.records.len() - forgotten_before;
             if forgotten >= EXPIRED_AT_ONCE_MAX || looked_at >= LOOKED_AT_ONCE_MAX {
                 return Some(Bytes::copy_from_slice(key));

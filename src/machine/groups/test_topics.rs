@@ -58,8 +58,8 @@ impl Topics for TestTopics {
         state.1.iter().find(|(_, topic)| topic.id == id).map(|(name, _)| name.as_str().into())
     }
 
-    fn matching(&self, matches: &dyn Fn(&str) -> bool) -> Vec<Text> {
+    fn names(&self) -> Vec<Text> {
         let state = self.state.lock().unwrap();
-        state.1.keys().filter(|name| matches(name)).map(|name| name.as_str().into()).collect()
+        state.1.keys().map(|name| name.as_str().into()).collect()
     }
 }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use rand::Rng;
+
 use super::group;
+use crate::ids::TopicId;
 use crate::machine::groups::Answer;
-use crate::machine::groups::consumer::Heartbeat;
 use crate::machine::groups::consumer::heartbeat::Beat;
 use crate::machine::groups::consumer::record::Partitions;
+use crate::machine::groups::consumer::{Heartbeat, compile};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::consumer_group_heartbeat::TopicPartitions;
 use crate::protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
@@ -31,8 +34,15 @@ pub async fn handle(
     let id = request.group_id.detached();
     let group_id = id.clone();
     let must_have_id = call.version() >= MUST_HAVE_ID_FROM;
-    let new_id = group::new_member_id(call, "", None);
-    let heartbeat = heartbeat(call, request);
+    // As Kafka's: a UUID in base 64.
+    let random = call.context.random.lock().expect("no panic while drawing").random();
+    let new_id = TopicId(uuid::Builder::from_random_bytes(random).into_uuid().into_bytes()).to_string().into();
+    let mut heartbeat = heartbeat(call, request);
+    // Here, where it takes nobody else's time.
+    match heartbeat.regex.as_deref().filter(|regex| !regex.is_empty()).map(compile).transpose() {
+        Ok(compiled) => heartbeat.compiled = compiled,
+        Err(refusal) => return refused(refusal.code, Some(refusal.message)),
+    }
     // What it came in is free; its copies count until the coordinator has decided about them.
     let held = std::mem::take(memory);
     let asked = group::ask(call, &group_id, false, move |turn, ticket| {
@@ -57,6 +67,7 @@ fn heartbeat(call: &Call, request: ConsumerGroupHeartbeatRequest) -> Heartbeat {
         rebalance_timeout_ms: request.rebalance_timeout_ms,
         topics: request.subscribed_topic_names.map(|names| names.iter().map(Text::detached).collect()),
         regex: detached(&request.subscribed_topic_regex),
+        compiled: None,
         assignor: detached(&request.server_assignor),
         owned: request.topic_partitions.map(partitions),
         client_id: Text::from(group::cut(call.header.client_id.as_deref().unwrap_or_default())),

@@ -3,6 +3,7 @@
 mod alter;
 mod bytes;
 mod configs;
+mod consumer_groups;
 mod coordinators;
 mod fetch;
 mod groups;
@@ -37,6 +38,7 @@ const GROUPS: &[Group] = &[
     ("coordinators", coordinators::cases),
     ("groups", groups::cases),
     ("group_offsets", groups::offsets),
+    ("consumer_groups", consumer_groups::cases),
 ];
 
 /// The groups' names.
@@ -44,11 +46,17 @@ pub fn groups() -> impl Iterator<Item = &'static str> {
     GROUPS.iter().map(|(name, _)| *name)
 }
 
+/// The only group that is wanted, while one works on it.
+pub fn only() -> Option<String> {
+    std::env::var("OTTLA_CASES").ok()
+}
+
 /// Runs all cases against a broker without topics, and gives what it answered, group by group.
 pub fn run_all(peer: Peer, mut take: impl FnMut(&'static str, Recording)) {
     let mut run = Run::new(peer);
     kit::warm_up(&mut run);
-    for (name, cases) in GROUPS {
+    let wanted = only();
+    for (name, cases) in GROUPS.iter().filter(|(name, _)| wanted.as_deref().is_none_or(|wanted| wanted == *name)) {
         cases(&mut run);
         take(name, run.take_recording());
     }

@@ -126,7 +126,7 @@ impl Group {
     pub(super) fn of_consumers(id: Text, generation: i32, members: Vec<Member>, now: Now) -> Self {
         let mut group = Self::new(id, now);
         (group.generation, group.protocol_type) = (generation, Some(Text::from_static(CONSUMER)));
-        group.state = State::Stable;
+        group.state = if members.is_empty() { State::Empty } else { State::Stable };
         for member in members {
             group.take_in(member);
         }
@@ -139,6 +139,11 @@ impl Group {
         self.expiries.extend(member.expires.map(|at| (at, member.id.clone())));
         self.instances.extend(member.instance_id.clone().map(|instance| (instance, member.id.clone())));
         self.members.insert(member.id.clone(), member);
+    }
+
+    /// Whether there is nobody, and nobody on the way.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.members.is_empty() && self.pending.is_empty()
     }
 
     /// Goes on as a group of its own: with the shares there are, or with a rebalance.

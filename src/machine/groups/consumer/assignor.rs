@@ -46,12 +46,16 @@ impl Assignor {
     }
 
     /// Shares the partitions of all topics out: what each reader shall have, in the order of the readers. `counts` says how many partitions
-    /// each topic has; topics that are not in it are not there.
+    /// each topic has; topics that are not in it are not there. And how many steps that took, roughly.
     #[must_use]
-    pub fn assign(self, readers: &[Reader<'_>], counts: &BTreeMap<TopicId, i32>) -> Vec<Partitions> {
+    pub fn assign(self, readers: &[Reader<'_>], counts: &BTreeMap<TopicId, i32>) -> (Vec<Partitions>, usize) {
+        let partitions = counts.values().map(|count| usize::try_from(*count).unwrap_or(0)).sum::<usize>();
         match self {
-            Self::Range => range(readers, counts),
-            Self::Uniform => uniform(readers, counts),
+            Self::Range => (range(readers, counts), partitions + readers.len() * counts.len()),
+            Self::Uniform => {
+                let (shares, steps) = uniform(readers, counts);
+                (shares, partitions + readers.len() + steps)
+            }
         }
     }
 }
@@ -101,16 +105,22 @@ struct Shares<'a> {
     free: Vec<(TopicId, i32)>,
 }
 
-fn uniform(readers: &[Reader<'_>], counts: &BTreeMap<TopicId, i32>) -> Vec<Partitions> {
-    let Some(first) = readers.first() else { return Vec::new() };
+fn uniform(readers: &[Reader<'_>], counts: &BTreeMap<TopicId, i32>) -> (Vec<Partitions>, usize) {
+    let Some(first) = readers.first() else { return (Vec::new(), 0) };
     let mut shares = Shares::kept(readers, counts);
-    if readers.iter().all(|reader| reader.topics == first.topics) {
+    let reads_same = |reader: &Reader<'_>| std::ptr::eq(reader.topics, first.topics) || reader.topics == first.topics;
+    if readers.iter().all(reads_same) {
         shares.level();
-    } else {
-        shares.hand_out();
-        shares.balance();
+        return (shares.of, 0);
     }
-    shares.of
+    let mut readers_of: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
+    for (at, reader) in readers.iter().enumerate() {
+        reader.topics.iter().for_each(|topic| readers_of.entry(*topic).or_default().push(at));
+    }
+    let mut steps = readers_of.values().map(Vec::len).sum();
+    steps += shares.hand_out(&readers_of);
+    steps += shares.balance(&readers_of);
+    (shares.of, steps)
 }
 
 impl<'a> Shares<'a> {
@@ -168,33 +178,33 @@ impl<'a> Shares<'a> {
         }
     }
 
-    /// Gives each free partition to the one who has least of those who read it; those first that few read.
-    fn hand_out(&mut self) {
+    /// Gives each free partition to the one who has least of those who read it; those first that few read. How many steps that took.
+    fn hand_out(&mut self, readers_of: &BTreeMap<TopicId, Vec<usize>>) -> usize {
         let mut free = std::mem::take(&mut self.free);
-        let mut readers_of: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
-        for (topic, _) in &free {
-            readers_of.entry(*topic).or_insert_with(|| self.readers_of(*topic));
-        }
         free.sort_by_key(|(topic, partition)| (readers_of[topic].len(), *topic, *partition));
+        let mut steps = 0;
         for partition in free {
-            let least = readers_of[&partition.0].iter().copied().min_by_key(|at| (self.sizes[*at], *at));
+            let readers = &readers_of[&partition.0];
+            steps += readers.len();
+            let least = readers.iter().copied().min_by_key(|at| (self.sizes[*at], *at));
             self.give(least.expect("somebody reads it"), partition);
         }
+        steps
     }
 
-    /// Moves partitions to readers who have less, while that makes shares more even.
-    fn balance(&mut self) {
-        let total = self.sizes.iter().sum::<usize>();
-        let mut steps = BALANCING_STEPS_MAX;
+    /// Moves partitions to readers who have less, while that makes shares more even and does not take too long. How many steps it took.
+    fn balance(&mut self, readers_of: &BTreeMap<TopicId, Vec<usize>>) -> usize {
+        let mut steps = 0;
         loop {
             let mut moved = false;
             let mut richest: Vec<usize> = (0..self.readers.len()).collect();
             richest.sort_by_key(|at| (Reverse(self.sizes[*at]), *at));
+            steps += richest.len();
             for from in richest {
                 for topic in self.of[from].keys().copied().collect::<Vec<_>>() {
-                    let others = self.readers_of(topic);
-                    loop {
-                        steps = steps.saturating_sub(others.len().max(1));
+                    let others = &readers_of[&topic];
+                    while steps < BALANCING_STEPS_MAX {
+                        steps += others.len();
                         let least = others.iter().copied().min_by_key(|at| (self.sizes[*at], *at));
                         let Some(to) = least.filter(|to| self.sizes[*to] + 1 < self.sizes[from]) else { break };
                         let Some(partition) = self.take_of(from, topic) else { break };
@@ -203,14 +213,10 @@ impl<'a> Shares<'a> {
                     }
                 }
             }
-            if !moved || steps == 0 || total == 0 {
-                return;
+            if !moved || steps >= BALANCING_STEPS_MAX {
+                return steps;
             }
         }
-    }
-
-    fn readers_of(&self, topic: TopicId) -> Vec<usize> {
-        (0..self.readers.len()).filter(|at| self.readers[*at].topics.contains(&topic)).collect()
     }
 
     fn give(&mut self, at: usize, (topic, partition): (TopicId, i32)) {
@@ -276,7 +282,7 @@ mod tests {
                 has: Some(&self.has[at]),
             };
             let readers: Vec<Reader<'_>> = (0..self.ids.len()).map(reader).collect();
-            let shares = assignor.assign(&readers, &self.counts);
+            let (shares, _) = assignor.assign(&readers, &self.counts);
             let mut given: BTreeMap<(TopicId, i32), usize> = BTreeMap::new();
             for (at, share) in shares.iter().enumerate() {
                 for (topic, partitions) in share {
@@ -398,7 +404,7 @@ mod tests {
         let topics = BTreeSet::from([topic(1)]);
         let (a, z, instance) = (Text::from("a"), Text::from("z"), Text::from("i"));
         let reader = |id, instance_id| Reader { id, instance_id, topics: &topics, has: None };
-        let shares = Assignor::Range.assign(&[reader(&a, None), reader(&z, Some(&instance))], &world.counts);
+        let (shares, _) = Assignor::Range.assign(&[reader(&a, None), reader(&z, Some(&instance))], &world.counts);
         assert_eq!(shares[1][&topic(1)], BTreeSet::from([0, 1]));
     }
 }

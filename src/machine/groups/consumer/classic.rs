@@ -8,19 +8,23 @@ use super::super::classic::{Join, MemberOf, Sync};
 use super::super::{Effects, Limits, Now, Topics};
 use super::Group;
 use super::heartbeat::sorted;
-use super::member::{Member, State};
+use super::member::{Member, State, Timers};
 use super::record::{ClassicProtocol, ClassicValue, Given, MemberValue, Partitions};
 use crate::protocol::consumer_protocol::{self, Assignment, CONSUMER, Subscription, TopicPartitions};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::{JoinGroupResponse, SyncGroupResponse};
 use crate::protocol::value::Text;
 
+/// The longest id of a member: a coordinator gives none that is longer.
+const MEMBER_ID_BYTES_MAX: usize = 512;
+
 /// Partitions by id, of those that are told by name. Topics that are not there any more are left out.
 pub(super) fn by_id(told: &[TopicPartitions], topics: &dyn Topics) -> Partitions {
     let mut partitions = Partitions::new();
     for told in told {
         if let Some(topic) = topics.find(&told.topic) {
-            partitions.entry(topic.id).or_default().extend(&told.partitions);
+            let there = told.partitions.iter().filter(|partition| (0..topic.partitions).contains(*partition));
+            partitions.entry(topic.id).or_default().extend(there);
         }
     }
     partitions.retain(|_, partitions| !partitions.is_empty());
@@ -65,8 +69,8 @@ impl Group {
             return Ok(JoinGroupResponse { member_id: id, ..join.refused(ErrorCode::MEMBER_ID_REQUIRED) });
         }
         let is_new = self.come(&id, join.instance_id.as_ref(), out);
-        let reads_others = self.describe_member(now, &id, says, is_new, topics, out);
-        self.look_at_topics(now, reads_others || self.epoch == 0, topics, out);
+        let reads_others = self.describe_member(now, &id, says, None, is_new, topics, out);
+        self.look_at_topics(now, reads_others, topics, out);
         self.retarget_if_due(now, topics, out);
         let owned = by_id(&subscription.owned, topics);
         self.reconcile(now, &id, reads_others, Some(&owned), topics, out);
@@ -80,14 +84,16 @@ impl Group {
             ..JoinGroupResponse::default()
         };
         self.set_timers(&id, |timers| {
-            timers.session = Some(now.moment.after(session_ms));
-            timers.rejoin = None;
-            timers.sync = Some(now.moment.after(rebalance_ms));
+            let session = Some(now.moment.after(session_ms));
+            *timers = Timers { session, sync: Some(now.moment.after(rebalance_ms)), ..Timers::default() };
         });
         Ok(response)
     }
 
     fn check_join(&self, id: &Text, join: &Join, limits: &Limits) -> Result<(MemberValue, Subscription), ErrorCode> {
+        if id.len() > MEMBER_ID_BYTES_MAX {
+            return Err(ErrorCode::UNKNOWN_MEMBER_ID);
+        }
         if !self.members.contains_key(id) && self.members.len() >= limits.members_max {
             return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
         }

@@ -38,7 +38,7 @@ impl Group {
                 client_id: member.says.client_id.clone(),
                 client_host: member.says.client_host.clone(),
                 subscribed_topic_names: member.says.topics.clone(),
-                subscribed_topic_regex: member.says.regex.clone(),
+                subscribed_topic_regex: Some(member.says.regex.clone().unwrap_or_default()),
                 assignment: named(given, topics),
                 target_assignment: named(target, topics),
                 member_type: if member.is_classic() { CLASSIC_MEMBER } else { CONSUMER_MEMBER },

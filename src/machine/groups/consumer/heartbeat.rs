@@ -6,7 +6,6 @@ use super::super::{Effects, GROUP_BYTES_MAX, Limits, Now, Ticket, Topics};
 use super::assignor::Assignor;
 use super::member::{AWAY, Member, Timers};
 use super::record::{Given, MemberValue, Partitions};
-use super::subscription::check_regex;
 use super::{Group, Refusal, refuse};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::ConsumerGroupHeartbeatResponse;
@@ -38,6 +37,8 @@ pub struct Heartbeat {
     pub topics: Option<Vec<Text>>,
     /// The topics that it describes; none: as before.
     pub regex: Option<Text>,
+    /// The same, made ready for use; nothing if it stands for no topics.
+    pub compiled: Option<regex::Regex>,
     /// The assignor that it would have; none: as before.
     pub assignor: Option<Text>,
     /// The partitions that it has; none: as before.
@@ -167,7 +168,8 @@ impl Group {
         self.known(&id, beat.instance_id.as_ref())?;
         if beat.epoch == AWAY {
             let member = &self.members[&id];
-            let standing = super::Standing { epoch: AWAY, revoking: Given::new(), ..member.standing.clone() };
+            let (state, revoking) = (super::member::State::Stable, Given::new());
+            let standing = super::Standing { epoch: AWAY, state, revoking, ..member.standing.clone() };
             self.stand(&id, standing);
             out.records.push(self.current_record(&id));
             self.set_timers(&id, |timers| *timers = Timers { session: timers.session, ..Timers::default() });
@@ -194,7 +196,9 @@ impl Group {
         match owner.filter(|owner| **owner != beat.member_id) {
             Some(owner) if beat.joins() => {
                 let owner_of = &self.members[owner];
-                if !owner_of.is_classic() && owner_of.standing.epoch != AWAY {
+                let is_free = owner_of.is_classic() || owner_of.standing.epoch == AWAY;
+                // One that is a member already is not another instance besides.
+                if !is_free || known.is_some() {
                     return refuse(
                         ErrorCode::UNRELEASED_INSTANCE_ID,
                         format!(
@@ -206,7 +210,8 @@ impl Group {
                 }
             }
             _ if beat.joins() => {
-                if let Some(member) = known {
+                // A static member that was away comes back as what it was.
+                if let Some(member) = known.filter(|member| member.standing.epoch != AWAY) {
                     check_epoch(member, beat)?;
                 }
             }
@@ -214,14 +219,11 @@ impl Group {
         }
         let nothing = MemberValue::default();
         let says = beat.says(known.map_or(&nothing, |member| &member.says));
-        if let Some(regex) = beat.regex.as_ref().filter(|regex| !regex.is_empty() && !self.knows_regex(regex)) {
-            check_regex(regex)?;
-            if !self.has_room_for_regex(regex) {
-                return refuse(
-                    ErrorCode::INVALID_REGULAR_EXPRESSION,
-                    format!("Group {} has as many different regular expressions as are allowed.", self.id),
-                );
-            }
+        if beat.regex.as_ref().is_some_and(|regex| !regex.is_empty() && !self.has_room_for_regex(regex)) {
+            return refuse(
+                ErrorCode::INVALID_REGULAR_EXPRESSION,
+                format!("Group {} has as many different regular expressions as are allowed.", self.id),
+            );
         }
         self.check_bytes(&beat.member_id, &says)
     }
@@ -233,7 +235,7 @@ impl Group {
         }
         let others = self.members.iter().filter(|(other, _)| *other != id);
         let bytes = others.map(|(id, member)| id.len() + bytes_of(&member.says)).sum::<usize>();
-        if bytes + bytes_of(says) > GROUP_BYTES_MAX {
+        if bytes + id.len() + bytes_of(says) > GROUP_BYTES_MAX {
             let message = format!("Group {} would take more than {GROUP_BYTES_MAX} bytes.", self.id);
             return refuse(ErrorCode::GROUP_MAX_SIZE_REACHED, message);
         }
@@ -257,11 +259,13 @@ impl Group {
         let id = beat.member_id.clone();
         let is_new = self.come(&id, beat.instance_id.as_ref(), out);
         let says = beat.says(&self.members[&id].says);
-        let reads_others = self.describe_member(now, &id, says, is_new, topics, out);
-        self.look_at_topics(now, reads_others || self.epoch == 0, topics, out);
+        let expression = beat.compiled.as_ref();
+        let reads_others = self.describe_member(now, &id, says, expression, is_new, topics, out);
+        self.look_at_topics(now, reads_others, topics, out);
         self.retarget_if_due(now, topics, out);
         let has_others = self.reconcile(now, &id, reads_others, beat.owned.as_ref(), topics, out);
-        self.set_timers(&id, |timers| timers.session = Some(now.moment.after(limits.consumer_session_ms)));
+        let session = Some(now.moment.after(limits.consumer_session_ms));
+        self.set_timers(&id, |timers| *timers = Timers { session, revoke: timers.revoke, ..Timers::default() });
         let standing = &self.members[&id].standing;
         let assignment = (beat.is_full() || has_others).then(|| assignment(&standing.given));
         ConsumerGroupHeartbeatResponse {
@@ -284,7 +288,10 @@ impl Group {
 
     /// A member is there from now on: one that was known, one that takes a static member's place, or a new one. Whether it is new.
     pub(super) fn come(&mut self, id: &Text, instance_id: Option<&Text>, out: &mut Effects) -> bool {
-        if self.members.contains_key(id) {
+        if let Some(member) = self.members.get_mut(id) {
+            if member.standing.epoch == AWAY {
+                (member.standing.epoch, member.standing.previous_epoch) = (0, 0);
+            }
             return false;
         }
         let before = instance_id.and_then(|instance| self.instances.get(instance)).cloned();
@@ -309,11 +316,13 @@ impl Group {
     }
 
     /// Takes over what a member says of itself. Whether it reads other topics than before.
+    #[allow(clippy::too_many_arguments, reason = "one place where all of it comes together")]
     pub(super) fn describe_member(
         &mut self,
         now: Now,
         id: &Text,
         says: MemberValue,
+        expression: Option<&regex::Regex>,
         is_new: bool,
         topics: &dyn Topics,
         out: &mut Effects,
@@ -326,14 +335,12 @@ impl Group {
         let is_regex = |regex: &Option<Text>| regex.clone().filter(|regex| !regex.is_empty());
         let reads_others = before.topics != says.topics || is_regex(&before.regex) != is_regex(&says.regex);
         if before.instance_id != says.instance_id {
-            if let Some(instance) = &before.instance_id {
-                self.instances.remove(instance);
-            }
+            self.forget_instance(before.instance_id.as_ref(), id);
             self.instances.extend(says.instance_id.clone().map(|instance| (instance, id.clone())));
         }
         // The new one first: an expression that stays is not forgotten in between.
         if reads_others {
-            self.note_subscription(now, &says, topics, out);
+            self.note_subscription(now, &says, expression, topics, out);
             self.forget_subscription(&before, out);
         }
         self.members.get_mut(id).expect("it is one of them").says = says;
@@ -341,8 +348,13 @@ impl Group {
         reads_others
     }
 
-    fn knows_regex(&self, regex: &Text) -> bool {
-        self.regexes.contains_key(regex)
+    /// An instance id is nobody's any more, unless another member has it by now.
+    pub(super) fn forget_instance(&mut self, instance_id: Option<&Text>, owner: &Text) {
+        if let Some(instance) = instance_id
+            && self.instances.get(instance) == Some(owner)
+        {
+            self.instances.remove(instance);
+        }
     }
 }
 

@@ -147,9 +147,9 @@ impl Standing {
         }
     }
 
-    fn at(&self, epoch: i32, state: State, given: Given, revoking: Given) -> Self {
-        let previous_epoch = if epoch == self.epoch { self.previous_epoch } else { self.epoch };
-        Self { epoch, previous_epoch, state, given, revoking }
+    /// Whoever has been heard at an epoch is not heard at the one before any more.
+    const fn at(&self, epoch: i32, state: State, given: Given, revoking: Given) -> Self {
+        Self { epoch, previous_epoch: self.epoch, state, given, revoking }
     }
 
     /// Gives up what is not its own any more; when it has, takes what is free. `epoch` is the one at which it gives up.
@@ -197,10 +197,11 @@ impl Standing {
         for (topic, partitions) in dropped {
             revoking.entry(topic).or_default().extend(partitions);
         }
+        let (epoch, previous_epoch) = (self.epoch, self.previous_epoch);
         if goal.still_has(&revoking) {
-            self.at(self.epoch, State::Revoking, given, revoking)
+            Self { epoch, previous_epoch, state: State::Revoking, given, revoking }
         } else {
-            self.at(self.epoch, self.state, given, self.revoking.clone())
+            Self { epoch, previous_epoch, state: self.state, given, revoking: self.revoking.clone() }
         }
     }
 }

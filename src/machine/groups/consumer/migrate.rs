@@ -3,13 +3,15 @@
 //!
 //! Members keep what they have: nobody is given a partition that another still has (`dual-owner`).
 
+use std::collections::BTreeMap;
+
 use super::super::member::Member as ClassicMember;
 use super::super::record::group_key;
 use super::super::{Effects, Limits, Now, Topics, classic};
 use super::classic::{by_id, by_name, classic_value};
 use super::heartbeat::sorted;
 use super::member::{Member, Standing, State};
-use super::record::{Given, MemberValue};
+use super::record::{Given, MemberValue, Partitions};
 use super::{Group, Moment, Record};
 use crate::protocol::consumer_protocol::{self, Assignment, CONSUMER, Subscription};
 use crate::protocol::value::Text;
@@ -55,7 +57,7 @@ impl Group {
         if self.members.len() >= limits.members_max {
             return Err(NoMigration(format!("Group {} has too many members.", self.id)));
         }
-        let metadata = match classic.protocol() {
+        let metadata = match classic.protocol().filter(|protocol| member.knows(protocol)) {
             Some(protocol) => member.metadata(protocol),
             None => member.protocols.first().map(|(_, metadata)| metadata.clone()).unwrap_or_default(),
         };
@@ -69,10 +71,7 @@ impl Group {
         }
         let target = by_id(&share.topics, topics);
         let epoch = self.epoch;
-        let given: Given = target
-            .iter()
-            .map(|(topic, partitions)| (*topic, partitions.iter().map(|partition| (*partition, epoch)).collect()))
-            .collect();
+        let given = with_epoch(target.clone(), epoch);
         let ms = |ms: u64| i32::try_from(ms).unwrap_or(i32::MAX);
         let says = MemberValue {
             instance_id: member.instance_id.clone(),
@@ -85,7 +84,14 @@ impl Group {
             assignor: None,
             classic: Some(classic_value(ms(member.session_timeout_ms), &member.protocols)),
         };
-        let standing = Standing { epoch, previous_epoch: epoch, state: State::Stable, given, revoking: Given::new() };
+        // What it said it had, and was not given again, it may still have: a cooperative member gives it up after it was told to.
+        let mut had = by_id(&subscription.owned, topics);
+        for (topic, partitions) in &mut had {
+            partitions.retain(|partition| !target.get(topic).is_some_and(|target| target.contains(partition)));
+        }
+        let revoking: Given = with_epoch(had, epoch);
+        let state = if revoking.is_empty() { State::Stable } else { State::Revoking };
+        let standing = Standing { epoch, previous_epoch: epoch, state, given, revoking };
         self.targets.insert(member.id.clone(), target);
         self.members.insert(member.id.clone(), Member { standing, ..Member::new(says) });
         Ok(())
@@ -93,21 +99,32 @@ impl Group {
 
     /// Records that store a group that was a classic one.
     pub fn remember_upgrade(&self, now: Now, out: &mut Effects) {
-        out.records.push(Record { key: group_key(&self.id), value: None });
+        // Last: half of it would be a group without its members.
         self.remember_all(now, out);
+        out.records.push(Record { key: group_key(&self.id), value: None });
     }
 
     /// The classic group that a group becomes whose members are all of the classic protocol. If not all have what they shall have, they
     /// have to join again.
     pub fn into_classic(self, now: Now, limits: &Limits, topics: &dyn Topics, out: &mut Effects) -> classic::Group {
-        self.forget_all(out);
         let is_settled = self.epoch == self.target_epoch && self.state() == super::State::Stable;
         let of = |(id, member): (&Text, &Member)| classic_member(id, member, now.moment, topics);
         let members = self.members.iter().map(of).collect();
-        let mut group = classic::Group::of_consumers(self.id.clone(), self.epoch, members, now);
+        // The epoch that members have been told: with a later one they would take themselves for fenced.
+        let mut group = classic::Group::of_consumers(self.id.clone(), self.target_epoch, members, now);
         group.begin_again(now, limits, is_settled, out);
+        // Last: half of it would be a group without its members.
+        self.forget_all(out);
         group
     }
+}
+
+/// Partitions that somebody has had since an epoch.
+fn with_epoch(partitions: Partitions, epoch: i32) -> Given {
+    let of = |(topic, partitions): (_, std::collections::BTreeSet<i32>)| {
+        (topic, partitions.into_iter().map(|partition| (partition, epoch)).collect::<BTreeMap<_, _>>())
+    };
+    partitions.into_iter().map(of).filter(|(_, partitions)| !partitions.is_empty()).collect()
 }
 
 fn classic_member(id: &Text, member: &Member, now: Moment, topics: &dyn Topics) -> ClassicMember {

@@ -19,6 +19,7 @@ mod consumer_tests;
 #[cfg(test)]
 mod test_kit;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{Part, Record};
@@ -36,6 +37,7 @@ use record::{
     partitions_of, partitions_value, record, tombstone,
 };
 use subscription::Seen;
+pub use subscription::compile;
 
 /// Where a group is on the way to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +114,11 @@ impl Group {
     pub fn new(id: Text, now: Now) -> Self {
         Self {
             id,
-            epoch: 0,
+            // As Kafka's: there is a target from the beginning, and the first member begins the second epoch.
+            epoch: 1,
             digest: 0,
             since: now.wall,
-            target_epoch: 0,
+            target_epoch: 1,
             targets: BTreeMap::new(),
             members: BTreeMap::new(),
             instances: BTreeMap::new(),
@@ -160,6 +163,9 @@ impl Group {
 
     /// All parts have been taken over: all members get their whole time again.
     pub fn all_stored(&mut self, now: Now, session_ms: u64) {
+        self.own_what_is_stored();
+        let epochs = self.members.values().map(|member| member.standing.epoch);
+        self.epoch = epochs.fold(self.epoch.max(self.target_epoch), i32::max);
         for (id, member) in &mut self.members {
             self.instances.extend(member.says.instance_id.clone().map(|instance| (instance, id.clone())));
             for topic in &member.says.topics {
@@ -167,14 +173,6 @@ impl Group {
             }
             if let Some(regex) = member.regex() {
                 self.regexes.entry(regex.clone()).or_default().0 += 1;
-            }
-            // One partition has one owner, whatever is stored.
-            for partitions in [&mut member.standing.given, &mut member.standing.revoking] {
-                for (topic, partitions) in partitions {
-                    partitions.retain(|partition, _| {
-                        self.owners.entry((*topic, *partition)).or_insert_with(|| id.clone()) == id
-                    });
-                }
             }
             let session_ms = match &member.says.classic {
                 Some(classic) => u64::try_from(classic.session_timeout_ms).unwrap_or(0),
@@ -187,6 +185,26 @@ impl Group {
                 ..Timers::default()
             };
             self.deadlines.extend(member.timers.first().map(|at| (at, id.clone())));
+        }
+    }
+
+    /// One partition has one owner, whatever is stored: what members may use comes before what they have to give up.
+    fn own_what_is_stored(&mut self) {
+        for gives_up in [false, true] {
+            for (id, member) in &mut self.members {
+                let standing = &mut member.standing;
+                let held = if gives_up { &mut standing.revoking } else { &mut standing.given };
+                for (topic, partitions) in &mut *held {
+                    partitions.retain(|partition, _| match self.owners.entry((*topic, *partition)) {
+                        Entry::Vacant(free) => {
+                            free.insert(id.clone());
+                            true
+                        }
+                        Entry::Occupied(_) => false,
+                    });
+                }
+                held.retain(|_, partitions| !partitions.is_empty());
+            }
         }
     }
 
@@ -247,9 +265,7 @@ impl Group {
                 self.deadlines.remove(&(at, id.clone()));
             }
             member.standing.held().for_each(|partition| drop(self.owners.remove(&partition)));
-            if let Some(instance) = &member.says.instance_id {
-                self.instances.remove(instance);
-            }
+            self.forget_instance(member.says.instance_id.as_ref(), id);
             self.forget_subscription(&member.says, out);
             self.targets.remove(id);
             self.forget_records(id, out);
@@ -266,7 +282,8 @@ impl Group {
     }
 
     fn next_epoch(&mut self, now: Now, out: &mut Effects) {
-        self.epoch = self.epoch.checked_add(1).expect("two thousand million changes of a group");
+        // Whoever changes a group two thousand million times is left with the last target.
+        self.epoch = self.epoch.saturating_add(1);
         self.since = now.wall;
         out.records.push(self.epoch_record());
     }
@@ -332,6 +349,15 @@ impl Group {
         for id in self.members.keys() {
             out.records.extend([self.member_record(id), self.target_record(id), self.current_record(id)]);
         }
+    }
+
+    /// All that another leader has to know, for tests.
+    #[cfg(test)]
+    pub(super) fn durable(&self) -> String {
+        let targets = self.targets.iter().filter(|(_, target)| !target.is_empty()).collect::<Vec<_>>();
+        let members = self.members.iter().map(|(id, member)| (id, &member.says, &member.standing)).collect::<Vec<_>>();
+        let group = (self.epoch, self.digest, self.since, self.target_epoch, targets);
+        format!("{:#?}", (group, members, &self.owners, &self.instances, &self.named, &self.regexes))
     }
 
     /// The member with that id, and, where the request names one, that instance.

@@ -9,21 +9,24 @@ use super::super::{Effects, KnownTopic, Moment, Now, Topics};
 use super::assignor::{Assignor, Reader};
 use super::member::Goal;
 use super::record::{MemberValue, Partitions, RegexValue, TargetEpochValue, record, tombstone};
-use super::{Group, Refusal, refuse};
+use super::{Group, Refusal};
 use crate::ids::TopicId;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::value::Text;
 
 /// The longest regular expression, in bytes.
-const REGEX_BYTES_MAX: usize = 4096;
+const REGEX_BYTES_MAX: usize = 1024;
 /// Memory that a compiled regular expression may take: what a short one can ask for grows with its repetitions.
-const REGEX_HEAP_BYTES_MAX: usize = 1 << 20;
+const REGEX_HEAP_BYTES_MAX: usize = 256 << 10;
 /// Different regular expressions of the members of a group: each is matched with the name of each topic.
 const REGEXES_MAX: usize = 100;
-/// The topics of the cluster are looked at anew at most so often for each group.
+/// Names of topics that the expressions of a group may stand for, all together, when one more comes.
+const EXPRESSED_MAX: usize = 100_000;
+/// The topics of the cluster are looked at anew at most so often for each group, and so much less often for each expression.
 const LOOK_AGAIN_MS: u64 = 1_000;
-/// Members and partitions for which a target is computed in about a millisecond. As long as a target took, no other is computed.
-const TARGETED_IN_A_MS: usize = 100;
+const LOOK_AGAIN_FOR_REGEX_MS: u64 = 100;
+/// Steps of an assignor in about a millisecond. As long as a target took, no other is computed.
+const STEPS_IN_A_MS: usize = 2_000;
 
 /// When the cluster's topics were looked at.
 #[derive(Clone, Copy, Debug)]
@@ -32,61 +35,58 @@ pub(super) struct Seen {
     at: Moment,
 }
 
-/// An expression that stands for whole names of topics.
-fn compile(expression: &str) -> Result<regex::Regex, String> {
-    if expression.len() > REGEX_BYTES_MAX {
-        return Err(format!("it has {} bytes, {REGEX_BYTES_MAX} are allowed", expression.len()));
-    }
-    let build = |expression: &str| RegexBuilder::new(expression).size_limit(REGEX_HEAP_BYTES_MAX).build();
-    // By itself first: what closes a bracket that it did not open is no expression.
-    build(expression).and_then(|_| build(&format!("^(?:{expression})$"))).map_err(|error| error.to_string())
-}
-
-/// Whether an expression can be taken.
+/// An expression that stands for whole names of topics. Takes a while: not for a coordinator's turn.
 ///
 /// # Errors
-/// Why not.
-pub(super) fn check_regex(expression: &str) -> Result<(), Refusal> {
-    match compile(expression) {
-        Ok(_) => Ok(()),
-        Err(error) => refuse(
-            ErrorCode::INVALID_REGULAR_EXPRESSION,
-            format!("SubscribedTopicRegex `{expression}` is not a valid regular expression: {error}."),
-        ),
+/// Why it is none, or too large a one.
+pub fn compile(expression: &str) -> Result<regex::Regex, Refusal> {
+    let refused = |error: String| Refusal {
+        code: ErrorCode::INVALID_REGULAR_EXPRESSION,
+        message: format!("SubscribedTopicRegex `{expression}` is not a valid regular expression: {error}."),
+    };
+    if expression.len() > REGEX_BYTES_MAX {
+        return Err(refused(format!("it has {} bytes, {REGEX_BYTES_MAX} are allowed", expression.len())));
     }
+    let build = |expression: &str| {
+        RegexBuilder::new(expression).size_limit(REGEX_HEAP_BYTES_MAX).dfa_size_limit(REGEX_HEAP_BYTES_MAX).build()
+    };
+    // By itself first: what closes a bracket that it did not open is no expression.
+    let built = build(expression).and_then(|_| build(&format!("^(?:{expression})$")));
+    built.map_err(|error| refused(error.to_string()))
 }
 
-fn resolve(expression: &str, topics: &dyn Topics) -> BTreeSet<Text> {
-    // One that was taken by another version of this program, and is none here, stands for nothing.
-    let Ok(compiled) = compile(expression) else { return BTreeSet::new() };
-    topics.matching(&|name| compiled.is_match(name)).into_iter().collect()
+fn matching(expression: &regex::Regex, names: &[Text]) -> BTreeSet<Text> {
+    names.iter().filter(|name| expression.is_match(name)).cloned().collect()
 }
 
 impl Group {
     /// Whether there is room for one more expression.
     pub(super) fn has_room_for_regex(&self, expression: &Text) -> bool {
-        self.regexes.contains_key(expression) || self.regexes.len() < REGEXES_MAX
+        let expressed = || self.regexes.values().map(|(_, topics)| topics.len()).sum::<usize>();
+        self.regexes.contains_key(expression) || (self.regexes.len() < REGEXES_MAX && expressed() < EXPRESSED_MAX)
     }
 
-    /// A member reads something from now on. Whether its expression is a new one.
+    /// A member reads something from now on.
     pub(super) fn note_subscription(
         &mut self,
         now: Now,
         says: &MemberValue,
+        expression: Option<&regex::Regex>,
         topics: &dyn Topics,
         out: &mut Effects,
-    ) -> bool {
+    ) {
         for topic in &says.topics {
             *self.named.entry(topic.clone()).or_default() += 1;
         }
-        let Some(regex) = says.regex.as_ref().filter(|regex| !regex.is_empty()) else { return false };
+        let Some(regex) = says.regex.as_ref().filter(|regex| !regex.is_empty()) else { return };
         if let Some((members, _)) = self.regexes.get_mut(regex) {
             *members += 1;
-            return false;
+            return;
         }
-        self.regexes.insert(regex.clone(), (1, resolve(regex, topics)));
-        self.remember_regex(now, regex, topics.version(), out);
-        true
+        let version = topics.version();
+        let found = expression.map(|expression| matching(expression, &topics.names())).unwrap_or_default();
+        self.regexes.insert(regex.clone(), (1, found));
+        self.remember_regex(now, regex, version, out);
     }
 
     /// A member does not read any more what it did.
@@ -117,12 +117,16 @@ impl Group {
     /// Looks whether the topics that members read are what they were; if not, or if `must`, the group has a new epoch.
     pub(super) fn look_at_topics(&mut self, now: Now, must: bool, topics: &dyn Topics, out: &mut Effects) {
         let version = topics.version();
-        let is_old = |seen: Seen| seen.version != version && now.moment >= seen.at.after(LOOK_AGAIN_MS);
+        let regexes = u64::try_from(self.regexes.len()).unwrap_or(u64::MAX);
+        let again_ms = LOOK_AGAIN_MS.saturating_add(regexes.saturating_mul(LOOK_AGAIN_FOR_REGEX_MS));
+        let is_old = |seen: Seen| seen.version != version && now.moment >= seen.at.after(again_ms);
         let looks = self.seen.is_none_or(is_old);
         if looks {
             self.seen = Some(Seen { version, at: now.moment });
+            let names = if self.regexes.is_empty() { Vec::new() } else { topics.names() };
             for regex in self.regexes.keys().cloned().collect::<Vec<_>>() {
-                let found = resolve(&regex, topics);
+                // One that was taken by another version of this program, and is none here, stands for nothing.
+                let found = compile(&regex).map(|compiled| matching(&compiled, &names)).unwrap_or_default();
                 let known = &mut self.regexes.get_mut(&regex).expect("it is one of them").1;
                 if *known != found {
                     *known = found;
@@ -218,7 +222,7 @@ impl Group {
                 has: self.targets.get(id),
             })
             .collect();
-        let shares = self.assignor().assign(&readers, &counts);
+        let (shares, steps) = self.assignor().assign(&readers, &counts);
         let none = Partitions::new();
         let is_new = |(id, share): &(&Text, Partitions)| self.targets.get(*id).unwrap_or(&none) != share;
         let changed = readers.iter().map(|reader| reader.id).zip(shares).filter(is_new);
@@ -230,9 +234,7 @@ impl Group {
         self.target_epoch = self.epoch;
         let value = TargetEpochValue { epoch: self.epoch, at: now.wall.0 };
         out.records.push(record(&self.id, &Part::TargetEpoch, &value));
-        let partitions: i64 = counts.values().copied().map(i64::from).sum();
-        let size = self.members.len().saturating_add(usize::try_from(partitions).unwrap_or(usize::MAX));
-        let took_ms = u64::try_from(size / TARGETED_IN_A_MS).unwrap_or(u64::MAX);
+        let took_ms = u64::try_from(steps / STEPS_IN_A_MS).unwrap_or(u64::MAX);
         self.retarget_from = now.moment.after(took_ms);
     }
 
@@ -287,7 +289,7 @@ mod tests {
         assert!(matches("orders.*", "orders-2") && !matches("orders", "all-orders"));
         assert!(matches("(?i)ORDERS", "orders"));
         for expression in ["a)(b", "(", "[", "(?<!a)b", r"(a)\1", "((a{1000}){1000}){1000}", &"a".repeat(5000)] {
-            let refused = check_regex(expression).unwrap_err();
+            let refused = compile(expression).unwrap_err();
             assert_eq!(refused.code, ErrorCode::INVALID_REGULAR_EXPRESSION);
         }
         // What runs away elsewhere is linear here.

@@ -74,6 +74,7 @@ impl Client {
             rebalance_timeout_ms: if joins { REBALANCE_MS } else { -1 },
             topics: joins.then(|| texts(&self.topics)),
             regex: self.regex.filter(|_| joins).map(Text::from),
+            compiled: self.regex.filter(|_| joins).map(|regex| super::compile(regex).unwrap()),
             assignor: self.assignor.filter(|_| joins).map(Text::from),
             owned: Some(if joins { Partitions::new() } else { self.has.clone() }),
             client_id: "client".into(),
@@ -121,10 +122,7 @@ impl Kit {
             self.done(due);
         }
         // Whoever takes over now knows the same: what members are told rests on what is committed.
-        let of = |coordinator: &Coordinator| DescribedGroup {
-            error_message: None,
-            ..coordinator.describe_consumers(&group())
-        };
+        let of = |coordinator: &Coordinator| coordinator.durable(&group());
         assert_eq!(of(&load(&self.committed, self.now, &self.topics)), of(&self.coordinator));
     }
 
