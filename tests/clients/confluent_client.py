@@ -1,14 +1,14 @@
-"""confluent-kafka (librdkafka) against one broker: confluent_client.py BOOTSTRAP"""
+"""confluent-kafka (librdkafka) against one broker: confluent_client.py BOOTSTRAP, or as a member (see `groups.py`)."""
 
 from __future__ import annotations
 
 import sys
-import time
 
 import scenarios
 from confluent_kafka import (
     TIMESTAMP_CREATE_TIME,
     Consumer,
+    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
@@ -26,9 +26,12 @@ from confluent_kafka.admin import (
     ResourceType,
     TopicMetadata,
 )
-from scenarios import Sent, eventually, expect
+from scenarios import Membership, Sent, eventually, expect
+from seat import HEARTBEAT_MS, Seat
 
 WAIT_SECONDS = 60.0
+TRY_AGAIN = (KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.STALE_MEMBER_EPOCH)
+"""What a commit in the middle of a rebalance may answer."""
 
 
 def value_of(futures: dict) -> object:
@@ -38,6 +41,8 @@ def value_of(futures: dict) -> object:
 
 
 class Confluent(scenarios.Client):
+    program = (sys.executable, __file__)
+
     def __init__(self, bootstrap: str) -> None:
         super().__init__(bootstrap)
         self.admin = AdminClient({"bootstrap.servers": bootstrap})
@@ -88,37 +93,6 @@ class Confluent(scenarios.Client):
             got.append(Sent(message.key(), message.value(), tuple(message.headers() or ()), timestamp))
         consumer.close()
         return got
-
-    def member(self, group: str) -> Consumer:
-        options = {"group.id": group, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
-        return Consumer({"bootstrap.servers": self.bootstrap, "session.timeout.ms": 10_000, **options})
-
-    def read_as_member(self, group: str, topic: str, count: int) -> list[tuple[int, int]]:
-        consumer, got = self.member(group), []
-        consumer.subscribe([topic])
-        while len(got) < count:
-            message = consumer.poll(WAIT_SECONDS)
-            if message is None:
-                raise TimeoutError(f"{len(got)} of {count} records")
-            if message.error():
-                raise KafkaException(message.error())
-            got.append((message.partition(), message.offset()))
-        consumer.commit(asynchronous=False)
-        consumer.close()
-        return got
-
-    def share_out(self, group: str, topic: str) -> list[int]:
-        members = [self.member(group), self.member(group)]
-        for member in members:
-            member.subscribe([topic])
-        until = time.monotonic() + WAIT_SECONDS
-        while not all(member.assignment() for member in members) and time.monotonic() < until:
-            for member in members:
-                member.poll(0.1)
-        shares = [len(member.assignment()) for member in members]
-        for member in members:
-            member.close()
-        return shares
 
     def offset_for_time(self, topic: str, partition: int, timestamp: int) -> int | None:
         consumer = self.consumer()
@@ -176,6 +150,65 @@ class Confluent(scenarios.Client):
         found = value_of(self.admin.list_offsets({TopicPartition(topic, 3): OffsetSpec.earliest()}))
         expect("earliest", found.offset, 4)
 
+    def groups(self) -> list[str]:
+        listed = self.admin.list_consumer_groups().result(WAIT_SECONDS)
+        expect("errors of the list", listed.errors, [])
+        return [group.group_id for group in listed.valid]
+
+    def described(self, group: str) -> tuple[str, int]:
+        described = value_of(self.admin.describe_consumer_groups([group]))
+        return described.state.name.lower(), len(described.members)
+
+    def committed(self, group: str, topic: str, partition: int) -> int:
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition)])
+        (found,) = value_of(self.admin.list_consumer_group_offsets([asked])).topic_partitions
+        return found.offset
+
+    def delete_group(self, group: str) -> None:
+        value_of(self.admin.delete_consumer_groups([group]))
+
+
+def commit(consumer: Consumer, topic: str, seat: Seat) -> None:
+    """Commit what was read, unless a rebalance is in its way: then a later call does."""
+    if not seat.uncommitted:
+        return
+    try:
+        offsets = [TopicPartition(topic, partition, offset) for partition, offset in seat.uncommitted.items()]
+        consumer.commit(offsets=offsets, asynchronous=False)
+        seat.uncommitted.clear()
+    except KafkaException as error:
+        if error.args[0].code() not in TRY_AGAIN:
+            raise
+
+
+def member(about: Membership) -> None:
+    options = {"group.id": about.group, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
+    if about.assignor == "consumer":
+        options["group.protocol"] = "consumer"
+    else:
+        options["partition.assignment.strategy"] = about.assignor
+        options |= {"session.timeout.ms": about.session_ms, "heartbeat.interval.ms": HEARTBEAT_MS}
+    if about.instance:
+        options["group.instance.id"] = about.instance
+    consumer, seat = Consumer({"bootstrap.servers": about.bootstrap, **options}), Seat()
+
+    def given(_: Consumer, partitions: list[TopicPartition]) -> None:
+        seat.given(place.partition for place in partitions)
+
+    def taken(_: Consumer, partitions: list[TopicPartition]) -> None:
+        commit(consumer, about.topic, seat)
+        seat.taken(place.partition for place in partitions)
+
+    consumer.subscribe([about.topic], on_assign=given, on_revoke=taken)
+    while not seat.leaving.is_set() or seat.uncommitted:
+        message = consumer.poll(0.1)
+        if message and message.error():
+            raise KafkaException(message.error())
+        if message and not seat.leaving.is_set():
+            seat.read(message.partition(), message.offset(), message.value())
+        commit(consumer, about.topic, seat)
+    consumer.close()
+
 
 if __name__ == "__main__":
-    scenarios.run(Confluent(sys.argv[1]), "confluent-kafka")
+    scenarios.main(Confluent, "confluent-kafka", member)

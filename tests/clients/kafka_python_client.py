@@ -1,23 +1,37 @@
-"""kafka-python against one broker: kafka_python_client.py BOOTSTRAP"""
+"""kafka-python against one broker: kafka_python_client.py BOOTSTRAP, or as a member (see `groups.py`)."""
 
 from __future__ import annotations
 
+import signal
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import scenarios
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import (
+    ConsumerRebalanceListener,
+    KafkaAdminClient,
+    KafkaConsumer,
+    KafkaProducer,
+    OffsetAndMetadata,
+    TopicPartition,
+)
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
-from kafka.errors import MessageSizeTooLargeError, TopicAlreadyExistsError
-from scenarios import Sent, eventually, expect
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import MessageSizeTooLargeError, RebalanceInProgressError, TopicAlreadyExistsError
+from scenarios import Membership, Sent, eventually, expect
+from seat import HEARTBEAT_MS, Seat
 
 WAIT_SECONDS = 60.0
+UNENDING_MS = 3_600_000
 CREATE_TIME = 0
+ASSIGNORS = {"range": RangePartitionAssignor, "cooperative-sticky": CooperativeStickyAssignor}
 
 
 class KafkaPython(scenarios.Client):
     sends_nothing = False
+    program = (sys.executable, __file__)
+    quits_on = signal.SIGTERM
 
     def __init__(self, bootstrap: str) -> None:
         super().__init__(bootstrap)
@@ -56,42 +70,6 @@ class KafkaPython(scenarios.Client):
                 expect("kind of timestamp", record.timestamp_type, CREATE_TIME)
                 got.append(Sent(record.key, record.value, tuple(record.headers), record.timestamp))
         return got[:count]
-
-    def member(self, group: str, topic: str) -> KafkaConsumer:
-        return KafkaConsumer(
-            topic,
-            bootstrap_servers=self.bootstrap,
-            group_id=group,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
-
-    def read_as_member(self, group: str, topic: str, count: int) -> list[tuple[int, int]]:
-        consumer, got, until = self.member(group, topic), [], time.monotonic() + WAIT_SECONDS
-        while len(got) < count:
-            if time.monotonic() > until:
-                raise TimeoutError(f"{len(got)} of {count} records")
-            polled = consumer.poll(timeout_ms=1000)
-            got += [(record.partition, record.offset) for records in polled.values() for record in records]
-        consumer.commit()
-        consumer.close()
-        return got
-
-    def share_out(self, group: str, topic: str) -> list[int]:
-        members = [self.member(group, topic), self.member(group, topic)]
-        until = time.monotonic() + WAIT_SECONDS
-        # Each must go on polling while the other joins.
-        with ThreadPoolExecutor() as pool:
-
-            def poll(member: KafkaConsumer) -> None:
-                while not all(other.assignment() for other in members) and time.monotonic() < until:
-                    member.poll(timeout_ms=100)
-
-            list(pool.map(poll, members))
-        shares = [len(member.assignment()) for member in members]
-        for member in members:
-            member.close()
-        return shares
 
     def offset_for_time(self, topic: str, partition: int, timestamp: int) -> int | None:
         place = TopicPartition(topic, partition)
@@ -137,6 +115,95 @@ class KafkaPython(scenarios.Client):
         self.admin.delete_records({TopicPartition(topic, 3): 4})
         expect("bounds", self.bounds(topic, 3), (4, 10))
 
+    def groups(self) -> list[str]:
+        return [group["group_id"] for group in self.admin.list_groups()]
+
+    def described(self, group: str) -> tuple[str, int]:
+        described = self.admin.describe_groups([group])[group]
+        return described["group_state"].lower(), len(described["members"])
+
+    def committed(self, group: str, topic: str, partition: int) -> int:
+        return self.admin.list_group_offsets({group: None})[group][TopicPartition(topic, partition)].offset
+
+    def delete_group(self, group: str) -> None:
+        self.admin.delete_groups([group])
+
+
+class Listener(ConsumerRebalanceListener):
+    def __init__(self, consumer: KafkaConsumer, topic: str) -> None:
+        self.consumer, self.topic, self.seat = consumer, topic, Seat()
+
+    def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+        self.commit()
+        self.seat.taken(place.partition for place in revoked)
+
+    def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+        self.seat.given(place.partition for place in assigned)
+
+    def commit(self) -> None:
+        """Commit what was read, unless a rebalance is in its way: then a later call does."""
+        if not self.seat.uncommitted:
+            return
+        offsets = self.seat.uncommitted.items()
+        try:
+            self.consumer.commit({TopicPartition(self.topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets})
+            self.seat.uncommitted.clear()
+        except RebalanceInProgressError:
+            pass
+
+
+class Leaving(Exception):
+    """Raised inside a poll when it is time to leave."""
+
+
+class Patience:
+    """Polls without an end, until SIGTERM.
+
+    A poll that gives up while the group is joined can lose what it was assigned (kafka-python 3.0.12): the assignment that
+    comes between this poll and the next one is never looked at. So no poll gives up.
+    """
+
+    def __init__(self) -> None:
+        self.polling = self.leaving = False
+        signal.signal(signal.SIGTERM, self.leave)
+
+    def leave(self, *_: object) -> None:
+        self.leaving = True
+        if self.polling:
+            raise Leaving
+
+    def poll(self, consumer: KafkaConsumer) -> list[ConsumerRecord]:
+        try:
+            self.polling = True
+            if self.leaving:
+                return []
+            return [record for records in consumer.poll(UNENDING_MS, max_records=1).values() for record in records]
+        except Leaving:
+            return []
+        finally:
+            self.polling = False
+
+
+def member(about: Membership) -> None:
+    patience = Patience()
+    consumer = KafkaConsumer(
+        bootstrap_servers=about.bootstrap,
+        group_id=about.group,
+        group_instance_id=about.instance or None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=about.session_ms,
+        heartbeat_interval_ms=HEARTBEAT_MS,
+        partition_assignment_strategy=[ASSIGNORS[about.assignor]],
+    )
+    listener = Listener(consumer, about.topic)
+    consumer.subscribe([about.topic], listener=listener)
+    while not patience.leaving or listener.seat.uncommitted:
+        for record in patience.poll(consumer):
+            listener.seat.read(record.partition, record.offset, record.value)
+        listener.commit()
+    consumer.close()
+
 
 if __name__ == "__main__":
-    scenarios.run(KafkaPython(sys.argv[1]), "kafka-python")
+    scenarios.main(KafkaPython, "kafka-python", member)

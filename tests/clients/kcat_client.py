@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from harness import programs
@@ -96,6 +96,20 @@ def group(bootstrap: str, topic: str) -> None:
             kcat(bootstrap, "-P", "-t", topic, "-p", str(place), text="".join(f"{it}\n" for it in lines[place::3]))
         got = kcat(bootstrap, "-c", str(len(lines)), *read, topic).splitlines()
         expect(f"read in life {life}", sorted(got), sorted(lines))
+
+
+def member(bootstrap: str) -> Callable[[str, str, str, str], list[str]]:
+    """The command line of a member; see `groups.py`. kcat commits by itself: every tenth of a second, and when it ends."""
+
+    def command(group: str, topic: str, assignor: str, instance: str) -> list[str]:
+        session = ["session.timeout.ms=" + ("30000" if instance else "10000"), "heartbeat.interval.ms=500"]
+        commits = ["auto.offset.reset=earliest", "auto.commit.interval.ms=100"]
+        options = [f"partition.assignment.strategy={assignor}", *session, *commits]
+        options += [f"group.instance.id={instance}"] if instance else []
+        given = [part for option in options for part in ("-X", option)]
+        return [programs.kcat(), "-b", bootstrap, "-u", "-f", "READ %p %o %s\\n", *given, "-G", group, topic]
+
+    return command
 
 
 def large_value(bootstrap: str, topic: str) -> None:

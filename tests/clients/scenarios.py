@@ -1,22 +1,25 @@
-"""The scenarios that every Python client runs, over one small interface that each client fills in."""
+"""The scenarios that every client runs but Java's, over one small interface that each client fills in."""
 
 from __future__ import annotations
 
 import random
+import signal
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness.table import attempt, eventually, expect
+import groups
+from harness.table import Result, attempt, eventually, expect
 from harness.wire import CODECS, Wire
+from seat import Membership
 
-__all__ = ["Client", "Sent", "eventually", "expect", "run"]
+__all__ = ["Client", "Membership", "Sent", "eventually", "expect", "main", "results"]
 
 BASE_TIME = 1_600_000_000_000
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -33,10 +36,16 @@ class Sent:
 
 
 class Client(ABC):
-    """A client under test, on one broker. Reading is by assignment, but for what a member of a group reads."""
+    """A client under test, on one broker. Reading is by assignment; members of groups are programs of their own."""
 
     sends_nothing = True
     """Whether the client can send a record without key and value, and a header without value."""
+    assignor = "range"
+    """One of the assignors that its members know."""
+    program: tuple[str, ...]
+    """The command that runs as a member; see `groups.py`."""
+    quits_on: signal.Signals | None = None
+    """The signal that makes it leave, if not the end of its standard input."""
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
@@ -61,20 +70,26 @@ class Client(ABC):
         """Log start and end."""
 
     @abstractmethod
-    def read_as_member(self, group: str, topic: str, count: int) -> list[tuple[int, int]]:
-        """Join a group, read so many records, commit, leave: where each record was, partition and offset."""
-
-    @abstractmethod
-    def share_out(self, group: str, topic: str) -> list[int]:
-        """Two members of one group at once: how many partitions each has when both have some, then leave."""
-
-    @abstractmethod
     def refused_as_too_large(self, topic: str, value: bytes) -> bool:
         """Whether the broker (not the client) refuses this value as too large."""
 
     @abstractmethod
     def administer(self, topic: str) -> None:
         """Create, describe, alter, grow and delete a topic; asserts what it sees."""
+
+    @abstractmethod
+    def groups(self) -> list[str]:
+        """The ids of all groups."""
+
+    @abstractmethod
+    def described(self, group: str) -> tuple[str, int]:
+        """A group's state, in small letters, and how many members it has."""
+
+    @abstractmethod
+    def committed(self, group: str, topic: str, partition: int) -> int: ...
+
+    @abstractmethod
+    def delete_group(self, group: str) -> None: ...
 
 
 def sample(count: int, seed: int = 1, nothing: bool = True) -> list[Sent]:
@@ -156,19 +171,28 @@ def many_partitions(client: Client, topic: str) -> None:
         expect(f"partition {place}", client.read(topic, place, 0, 20), wanted)
 
 
-def group(client: Client, topic: str) -> None:
-    """Members read what is there, commit, leave; those who come later go on there. Two at once share the partitions."""
-    client.create_topic(topic, 4)
-    for life, each in enumerate((100, 25, 1)):
-        pairs = [(place, Sent(b"%d" % n, b"%d" % life)) for n in range(each) for place in range(4)]
-        acked = client.produce(topic, pairs, "lz4", idempotent=True)
-        wanted = sorted((place, offset) for (place, _), offset in zip(pairs, acked, strict=True))
-        expect(f"read in life {life}", sorted(client.read_as_member(f"{topic}-g", topic, 4 * each)), wanted)
-    expect("partitions of two members", client.share_out(f"{topic}-g", topic), [2, 2])
+def administer_groups(client: Client, topic: str) -> None:
+    """List and describe a group with a member and without, see how far it has come, delete it."""
+
+    def command(group: str, topic: str, assignor: str, instance: str) -> list[str]:
+        return [*client.program, "member", client.bootstrap, group, topic, assignor, instance]
+
+    with groups.Group(client.bootstrap, groups.Program(command, client.quits_on), groups.Way(client.assignor), topic, 1) as group:
+        name = f"{topic}-g"
+        group.produce(10)
+        member = group.join()
+        group.all_read()
+        expect("with a member", client.described(name), ("stable", 1))
+        member.stop()
+        expect("without", client.described(name), ("empty", 0))
+    expect("listed", name in client.groups(), True)
+    expect("committed", client.committed(name, topic, 0), 10)
+    client.delete_group(name)
+    expect("still listed", name in client.groups(), False)
 
 
-def run(client: Client, name: str) -> None:
-    """Run every scenario on topics of its own, a result line each."""
+def results(client: Client, name: str) -> Iterator[Result]:
+    """Run every scenario on topics of its own."""
     prefix = f"{name}-{time.time_ns():x}"
     scenarios: dict[str, Callable[[], dict[str, str] | None]] = {
         f"round trip, {codec}": partial(round_trip, client, f"{prefix}-{codec}", codec) for codec in CODECS
@@ -177,7 +201,19 @@ def run(client: Client, name: str) -> None:
     scenarios["idempotent"] = partial(idempotent, client, f"{prefix}-idempotent")
     scenarios["large values"] = partial(large_values, client, f"{prefix}-large")
     scenarios["64 partitions"] = partial(many_partitions, client, f"{prefix}-many")
-    scenarios["group: commit, leave, go on, share out"] = partial(group, client, f"{prefix}-group")
     scenarios["admin"] = partial(client.administer, f"{prefix}-admin")
+    scenarios["admin: groups"] = partial(administer_groups, client, f"{prefix}-groups")
     for scenario, body in scenarios.items():
-        print(attempt(scenario, body).line(), flush=True)
+        yield attempt(scenario, body)
+
+
+def main(client: type[Client], name: str, member: Callable[[Membership], None]) -> None:
+    """The entry of a Python client's program: its scenarios, a result line each, or one member of a group."""
+    match sys.argv[1:]:
+        case ["member", *about]:
+            member(Membership(*about))
+        case [bootstrap]:
+            for result in results(client(bootstrap), name):
+                print(result.line(), flush=True)
+        case other:
+            sys.exit(f"cannot be run with {other}")

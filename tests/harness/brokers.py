@@ -229,13 +229,13 @@ class Kafka(Broker):
 
 
 @contextlib.contextmanager
-def given_or_own(bootstrap: str | None) -> Iterator[str]:
-    """The address given, or that of an Ottla broker started for the caller, on a directory of its own."""
+def given_or_own(bootstrap: str | None, **config: str) -> Iterator[str]:
+    """The address given, or that of an Ottla broker started for the caller, so configured, on a directory of its own."""
     if bootstrap:
         yield bootstrap
         return
     with tempfile.TemporaryDirectory(prefix="ottla-data-") as data:
-        broker = Ottla(Path(data) / "data")
+        broker = Ottla(Path(data) / "data", **config)
         try:
             broker.start()
             yield broker.bootstrap

@@ -43,6 +43,12 @@ def locked(name: str) -> TextIO:
     return lock
 
 
+def digest(project: Path) -> str:
+    """A name for all files of a project as they are now."""
+    files = sorted(path for path in project.rglob("*") if path.is_file())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
 def loud(*command: str) -> None:
     """Run an installation step, its output on stderr."""
     subprocess.run(command, check=True, stdout=sys.stderr, stdin=subprocess.DEVNULL)
@@ -90,16 +96,14 @@ def enter_python() -> None:
 
 
 @functools.cache
-def java_client() -> str:
-    """The class path of the Java program and the client it uses, compiled by Maven."""
+def java_client(version: str) -> str:
+    """The class path of the Java program and the version of the client it uses, compiled by Maven."""
     project = TESTS / "clients" / "java"
-    sources = sorted(project.rglob("*.java")) + [project / "pom.xml"]
-    name = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
-    build = CACHE / f"java-{name}"
+    build = CACHE / f"java-{version}-{digest(project)}"
     with locked("java"):
         if not (build / "classpath").exists():
             goals = ["compile", "dependency:build-classpath", f"-Dmdep.outputFile={build}/classpath.new"]
-            loud("mvn", "-q", "-B", "-f", str(project / "pom.xml"), f"-Dottla.build={build}", *goals)
+            loud("mvn", "-q", "-B", "-f", str(project / "pom.xml"), f"-Dottla.build={build}", f"-Dkafka.version={version}", *goals)
             (build / "classpath.new").rename(build / "classpath")
     return f"{build}/classes:{(build / 'classpath').read_text().strip()}"
 

@@ -4,7 +4,10 @@ import java.util.Map;
 import java.util.Objects;
 import org.apache.kafka.clients.admin.Admin;
 
-/** Apache Kafka's Java client against one broker: every scenario prints a result line. Argument: the bootstrap address. */
+/**
+ * Apache Kafka's Java client against one broker: every scenario prints a result line. Argument: the bootstrap address. With
+ * the arguments that `groups.py` names it is a member of a group instead.
+ */
 public final class ClientTest {
     interface Body {
         void run() throws Exception;
@@ -13,8 +16,15 @@ public final class ClientTest {
     private ClientTest() {}
 
     public static void main(String[] arguments) {
-        String bootstrap = arguments[0];
         System.setProperty("org.slf4j.simpleLogger.defaultLogLevel", "error");
+        if (arguments[0].equals("member")) {
+            Member.run(arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);
+        } else {
+            scenarios(arguments[0]);
+        }
+    }
+
+    private static void scenarios(String bootstrap) {
         String prefix = "java-" + Long.toHexString(System.nanoTime());
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
             Data data = new Data(bootstrap, admin);
@@ -27,11 +37,6 @@ public final class ClientTest {
             attempt("large values", null, null, () -> data.largeValues(prefix + "-large"));
             attempt("64 partitions", null, null, () -> data.manyPartitions(prefix + "-many"));
             Groups groups = new Groups(bootstrap, admin, data);
-            for (String assignor : new String[] {"Range", "CooperativeSticky"}) {
-                String topic = prefix + "-" + assignor;
-                attempt("group: commit, leave, go on, share out, " + assignor, null, null, () -> groups.lives(topic, assignor));
-            }
-            attempt("group: static member", null, null, () -> groups.staticMember(prefix + "-static"));
             attempt("admin: groups", null, null, () -> groups.administer(prefix + "-groups"));
             Administration administration = new Administration(admin, data);
             attempt("admin: topics", null, null, () -> administration.topics(prefix + "-topics"));

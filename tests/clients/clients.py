@@ -1,0 +1,113 @@
+"""The clients under test: how each is installed, what it runs, and how its members join groups."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import kafka_tools
+import kcat_client
+from groups import CONSUMER, Program, Way
+from harness import programs
+from harness.table import Result, parse
+
+HERE = Path(__file__).resolve().parent
+CLIENT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Client:
+    name: str
+    install: Callable[[], str]
+    """Installs it; its version."""
+    results: Callable[[str], Iterator[Result]]
+    program: Callable[[str], Program] | None = None
+    """Its program for members of groups, on a broker."""
+    ways: tuple[Way, ...] = ()
+
+
+def output_results(*command: str) -> Iterator[Result]:
+    """The results that a client program prints; one that dies is a failure of its own."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        deadline = time.monotonic() + CLIENT_SECONDS
+        with process:
+            for line in process.stdout:
+                result = parse(line)
+                if result:
+                    yield result
+                if time.monotonic() > deadline:
+                    process.kill()
+            code = process.wait()
+        errors.seek(0)
+        said = errors.read()
+    sys.stderr.write(said)
+    if code != 0:
+        yield Result("the program's end", False, f"exit code {code}: {said[-300:]}".replace("\n", " | "))
+
+
+def members(command: Callable[[], list[str]], quits_on: signal.Signals | None = None) -> Callable[[str], Program]:
+    """A client's program that is told by its arguments to be a member; see `groups.py`."""
+
+    def program(bootstrap: str) -> Program:
+        def line(group: str, topic: str, assignor: str, instance: str) -> list[str]:
+            return [*command(), "member", bootstrap, group, topic, assignor, instance]
+
+        return Program(line, quits_on)
+
+    return program
+
+
+def python_client(
+    package: str, script: str, ways: tuple[Way, ...], quits_on: signal.Signals | None = None
+) -> Client:
+    def command() -> list[str]:
+        return [programs.python(), str(HERE / script)]
+
+    def install() -> str:
+        ask = f"import importlib.metadata; print(importlib.metadata.version({package!r}))"
+        return subprocess.run([programs.python(), "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+
+    member = members(command, quits_on)
+    return Client(package, install, lambda bootstrap: output_results(*command(), bootstrap), member, ways)
+
+
+def java_client(name: str, version: str, ways: tuple[Way, ...]) -> Client:
+    def command() -> list[str]:
+        options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        return ["java", *options, "-cp", programs.java_client(version), "ottla.ClientTest"]
+
+    def install() -> str:
+        jars = programs.java_client(version).split(":")
+        return next(Path(jar).stem.removeprefix("kafka-clients-") for jar in jars if "/kafka-clients-" in jar)
+
+    return Client(name, install, lambda bootstrap: output_results(*command(), bootstrap), members(command), ways)
+
+
+def install_tools() -> str:
+    subprocess.run([programs.KAFKA, "classpath"], check=True, stdout=subprocess.DEVNULL)
+    command = programs.kafka_tool(programs.Tool.TOPICS, "--version")
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+RANGE, COOPERATIVE = Way("range"), Way("cooperative-sticky")
+CLIENTS = (
+    Client(
+        "kcat",
+        lambda: programs.kcat() and kcat_client.version(),
+        kcat_client.results,
+        lambda bootstrap: Program(kcat_client.member(bootstrap), signal.SIGTERM, commits_each=False),
+        (RANGE,),
+    ),
+    python_client("confluent-kafka", "confluent_client.py", (RANGE, COOPERATIVE, CONSUMER)),
+    python_client("kafka-python", "kafka_python_client.py", (RANGE, COOPERATIVE), signal.SIGTERM),
+    java_client("java", "4.3.1", (RANGE, COOPERATIVE, CONSUMER)),
+    java_client("java-3.9", "3.9.2", (RANGE, COOPERATIVE)),
+    Client("kafka-tools", install_tools, kafka_tools.results),
+)
