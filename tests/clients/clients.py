@@ -13,9 +13,11 @@ from pathlib import Path
 
 import kafka_tools
 import kcat_client
+import scenarios
 from groups import CONSUMER, Program, Way
 from harness import programs
 from harness.table import Result, parse
+from remote import Remote
 
 HERE = Path(__file__).resolve().parent
 CLIENT_SECONDS = 300.0
@@ -90,6 +92,29 @@ def java_client(name: str, version: str, ways: tuple[Way, ...]) -> Client:
     return Client(name, install, lambda bootstrap: output_results(*command(), bootstrap), members(command), ways)
 
 
+def remote_client(
+    name: str,
+    command: Callable[[], list[str]],
+    ways: tuple[Way, ...],
+    sends_nothing: bool = True,
+    lacks: tuple[str, ...] = (),
+) -> Client:
+    """A client whose program is driven call by call; see `remote.py`."""
+
+    def install() -> str:
+        asked = subprocess.run([*command(), "version"], capture_output=True, text=True, check=True)
+        return asked.stdout.strip()
+
+    def run(bootstrap: str) -> Iterator[Result]:
+        remote = Remote(bootstrap, command(), ways[0].assignor, sends_nothing, lacks)
+        try:
+            yield from scenarios.results(remote, name)
+        finally:
+            remote.close()
+
+    return Client(name, install, run, members(command), ways)
+
+
 def install_tools() -> str:
     subprocess.run([programs.KAFKA, "classpath"], check=True, stdout=subprocess.DEVNULL)
     command = programs.kafka_tool(programs.Tool.TOPICS, "--version")
@@ -97,6 +122,8 @@ def install_tools() -> str:
 
 
 RANGE, COOPERATIVE = Way("range"), Way("cooperative-sticky")
+FRANZ_WAYS = (RANGE, COOPERATIVE, Way("consumer", "consumer", static=False))
+"""franz-go 1.22.2 leaves a group of the consumer protocol without its instance id: Kafka refuses that, and the name stays taken."""
 CLIENTS = (
     Client(
         "kcat",
@@ -109,5 +136,7 @@ CLIENTS = (
     python_client("kafka-python", "kafka_python_client.py", (RANGE, COOPERATIVE), signal.SIGTERM),
     java_client("java", "4.3.1", (RANGE, COOPERATIVE, CONSUMER)),
     java_client("java-3.9", "3.9.2", (RANGE, COOPERATIVE)),
+    remote_client("franz-go", lambda: [str(programs.go_clients() / "franz")], FRANZ_WAYS),
+    remote_client("sarama", lambda: [str(programs.go_clients() / "sarama")], (RANGE, Way("sticky"))),
     Client("kafka-tools", install_tools, kafka_tools.results),
 )

