@@ -129,6 +129,17 @@ def go_clients() -> Path:
 
 
 @functools.cache
+def librdkafka_old() -> str:
+    """The program with librdkafka as it was in 2022, built from source by cargo."""
+    project = TESTS / "clients" / "librdkafka_old"
+    build = CACHE / "librdkafka-old"
+    with locked("librdkafka-old"):
+        where = ["--manifest-path", str(project / "Cargo.toml"), "--target-dir", str(build)]
+        loud("cargo", "build", "--quiet", "--release", "--locked", *where)
+    return str(build / "release" / "librdkafka-old")
+
+
+@functools.cache
 def node_client(script: str) -> list[str]:
     """The command of a Node program, beside the packages that it needs."""
     project = TESTS / "clients" / "node"
