@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import connect_worker
 import kafka_tools
 import kcat_client
 import scenarios
@@ -121,6 +122,11 @@ def install_tools() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
+def install_connect() -> str:
+    jars = programs.connect().split(":")
+    return next(Path(jar).stem.removeprefix("connect-runtime-") for jar in jars if "/connect-runtime-" in jar)
+
+
 RANGE, COOPERATIVE = Way("range"), Way("cooperative-sticky")
 LIBRDKAFKA_WAYS = (RANGE, Way("cooperative-sticky", exact=False))
 """librdkafka 1.9.2 gives up all its partitions when a commit comes in the middle of a cooperative rebalance."""
@@ -154,4 +160,5 @@ CLIENTS = (
     remote_client("kafkajs", lambda: programs.node_client("kafkajs.mjs"), (ROUND_ROBIN,), sends_nothing=False),
     remote_client("platformatic", lambda: programs.node_client("platformatic.mjs"), PLATFORMATIC_WAYS),
     Client("kafka-tools", install_tools, kafka_tools.results),
+    Client("connect", install_connect, connect_worker.results),
 )

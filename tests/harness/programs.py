@@ -116,6 +116,20 @@ def java_client(version: str) -> str:
 
 
 @functools.cache
+def connect() -> str:
+    """The class path of Kafka Connect with its file connectors."""
+    project = TESTS / "clients" / "connect"
+    build = CACHE / f"connect-{digest(project)}"
+    with locked("connect"):
+        if not (build / "classpath").exists():
+            build.mkdir(exist_ok=True)
+            goal = ["dependency:build-classpath", f"-Dmdep.outputFile={build}/classpath.new"]
+            loud("mvn", "-q", "-B", "-f", str(project / "pom.xml"), *goal)
+            (build / "classpath.new").rename(build / "classpath")
+    return (build / "classpath").read_text().strip()
+
+
+@functools.cache
 def go_clients() -> Path:
     """The directory of the Go programs, `franz` and `sarama`."""
     project = TESTS / "clients" / "go"
