@@ -13,10 +13,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::metrics::Metrics;
+use crate::net::BoxFuture;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the probes ask. Both are called for every request and must not block; an error is the reason, for people.
+/// What is asked of the broker at each request; nothing of it may block. An error is the reason, for people.
 pub trait Health: Send + Sync + 'static {
     /// Whether the process is well; if not, restarting it is the remedy.
     ///
@@ -29,6 +30,9 @@ pub trait Health: Send + Sync + 'static {
     /// # Errors
     /// Why they are not.
     fn ready(&self) -> Result<(), String>;
+
+    /// Brings those metrics up to date that are counted only when somebody looks.
+    fn count(&self) -> BoxFuture<'_, ()>;
 }
 
 #[derive(Clone)]
@@ -60,6 +64,7 @@ where
 }
 
 async fn show_metrics(State(admin): State<Admin>) -> Response {
+    admin.health.count().await;
     ([(header::CONTENT_TYPE, OPENMETRICS)], admin.metrics.encode()).into_response()
 }
 
@@ -99,6 +104,10 @@ mod tests {
 
         fn ready(&self) -> Result<(), String> {
             if self.0.load(Relaxed) { Ok(()) } else { Err("2 partitions have no leader".into()) }
+        }
+
+        fn count(&self) -> BoxFuture<'_, ()> {
+            Box::pin(async {})
         }
     }
 

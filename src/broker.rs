@@ -3,6 +3,7 @@
 pub mod blocking;
 mod expiry;
 mod forgotten;
+mod group_figures;
 mod health;
 pub mod identity;
 mod janitor;

@@ -1,7 +1,12 @@
 //! What the broker counts, under names that stay: `ottla_<subsystem>_<what>_<unit>[_total]`.
 //!
 //! A leaf: whoever counts is handed an `Arc<Metrics>`. On the way of a request there are only atomics: the counters of each API are
-//! looked up by its key in a table made at the start, never by label. Labels are API and error names, so their number is bounded.
+//! looked up by its key in a table made at the start, never by label. Labels are API and error names, so their number is bounded; names of
+//! groups and topics are labels only in what [`GroupFigures`] says, which is bounded where it is counted.
+
+mod groups;
+
+pub use groups::{GroupFigures, Standing};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -103,6 +108,7 @@ pub struct Metrics {
     pub partitions_online: Gauge,
     /// Partitions of this broker that are not served: damaged, or without a leader.
     pub partitions_offline: Gauge,
+    groups: Arc<groups::Groups>,
 }
 
 impl Metrics {
@@ -138,6 +144,8 @@ impl Metrics {
         let partitions = registry.sub_registry_with_prefix("partitions");
         let partitions_online = gauge(partitions, "online", "Partitions of this broker that are served");
         let partitions_offline = gauge(partitions, "offline", "Partitions of this broker that are not served");
+        let groups = Arc::new(groups::Groups::default());
+        registry.register_collector(Box::new(Arc::clone(&groups)));
 
         Self {
             registry,
@@ -157,7 +165,13 @@ impl Metrics {
             corrupt_ranges,
             partitions_online,
             partitions_offline,
+            groups,
         }
+    }
+
+    /// Shows this of the groups from now on.
+    pub fn show_groups(&self, figures: GroupFigures) {
+        self.groups.show(figures);
     }
 
     /// A request of that API was read.
@@ -408,5 +422,18 @@ mod tests {
             assert_line(&metrics, line);
         }
         assert!(!metrics.encode().contains("_total_total"));
+    }
+
+    #[test]
+    fn each_metric_is_in_the_document() {
+        let document = include_str!("../docs/metrics.md");
+        let text = metrics().encode();
+        let of_type = |line: &str| line.strip_prefix("# TYPE ").map(|rest| rest.replace(" counter", "_total "));
+        let names: Vec<String> = text.lines().filter_map(of_type).collect();
+        assert!(names.len() > 20, "{names:?}");
+        for name in names.iter().map(|name| name.split(' ').next().expect("it is not empty")) {
+            let name = if name == "ottla_build" { "ottla_build_info" } else { name };
+            assert!(document.contains(&format!("`{name}`")), "{name}");
+        }
     }
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use tokio::io::Join;
 use tokio::sync::watch;
 
+use super::group_figures::GroupCounter;
 use super::{BrokerError, Inner};
 use crate::admin::{self, Health};
-use crate::net::{Listener, Reader, Writer};
+use crate::net::{BoxFuture, Listener, Reader, Writer};
 use crate::replica::set::Held;
 
 /// Our listener as axum wants it.
@@ -40,6 +41,7 @@ impl axum::serve::Listener for AdminListener {
 struct Probe {
     inner: Arc<Inner>,
     stopping: watch::Receiver<bool>,
+    groups: GroupCounter,
 }
 
 impl Health for Probe {
@@ -50,6 +52,10 @@ impl Health for Probe {
     fn ready(&self) -> Result<(), String> {
         self.healthy()?;
         if *self.stopping.borrow() { Err("the broker is stopping".to_owned()) } else { Ok(()) }
+    }
+
+    fn count(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.groups.count(&self.inner))
     }
 }
 
@@ -67,7 +73,7 @@ impl Inner {
             source,
         })?;
         let bound = listener.local_addr();
-        let probe = Probe { inner: Arc::clone(self), stopping: stopping.clone() };
+        let probe = Probe { inner: Arc::clone(self), stopping: stopping.clone(), groups: GroupCounter::default() };
         let metrics = Arc::clone(&self.metrics);
         let mut stop = stopping;
         let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };

@@ -42,10 +42,10 @@ impl LastValues {
         from.map(|(key, value)| (&**key, &**value)).take_while(move |(key, _)| key.starts_with(prefix))
     }
 
-    /// The keys behind one, and their values, in the order of the keys.
-    pub fn after(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let from = self.values.range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded));
-        from.map(|(key, value)| (&**key, &**value))
+    /// The keys behind `key`, or all, and their values, in the order of the keys.
+    pub fn behind(&self, key: Option<&[u8]>) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.values.range::<[u8], _>((from, Bound::Unbounded)).map(|(key, value)| (&**key, &**value))
     }
 
     /// Bytes of all keys and values.
@@ -107,7 +107,8 @@ mod tests {
             (vec![4 + b'0', b'2'], vec![b'3'], vec![])
         );
         assert_eq!(values.bytes(), 8);
-        assert_eq!(values.after(b"a1").map(|(key, _)| key).collect::<Vec<_>>(), [&b"a2"[..], b"b"]);
+        let behind = |key: Option<&[u8]>| values.behind(key).map(|(_, value)| value[0] - b'0').collect::<Vec<_>>();
+        assert_eq!((behind(None), behind(Some(b"a1")), behind(Some(b"b"))), (vec![4, 2, 3], vec![2, 3], vec![]));
         values.put(b"a1", None);
         values.put(b"nobody", None);
         assert_eq!((values.get(b"a1"), under(&values, b""), values.bytes()), (None, vec![b'2', b'3'], 5));

@@ -109,11 +109,17 @@ impl Coordinators {
         task.run(queue)
     }
 
-    /// Has every coordinator forget the offsets that nobody wants any more.
-    pub async fn expire_offsets(&self, topics: impl Fn(&str) -> Option<TopicId> + Clone + Send + 'static) {
+    /// The partitions that are coordinated here, in order.
+    #[must_use]
+    pub fn ids(&self) -> Vec<PartitionId> {
         let mut ids: Vec<PartitionId> = self.queues.read().expect("no panic under the lock").keys().copied().collect();
         ids.sort_unstable();
-        for id in ids {
+        ids
+    }
+
+    /// Has every coordinator forget the offsets that nobody wants any more.
+    pub async fn expire_offsets(&self, topics: impl Fn(&str) -> Option<TopicId> + Clone + Send + 'static) {
+        for id in self.ids() {
             let mut after = None;
             loop {
                 let topics = topics.clone();

@@ -113,6 +113,11 @@ impl Server {
         self.broker.as_ref().unwrap().context().metrics.encode()
     }
 
+    /// Where the admin port is, if the test has asked for one.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.broker.as_ref().unwrap().admin_address().expect("the test has configured an admin port")
+    }
+
     pub fn connect(&self) -> Client {
         Client::connect(self.address)
     }

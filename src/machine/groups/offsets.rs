@@ -134,7 +134,7 @@ impl Coordinator {
         let mut subscribed: BTreeMap<Text, Option<BTreeSet<Text>>> = BTreeMap::new();
         let forgotten_before = out.records.len();
         let mut looked_at = 0;
-        for (key, value) in values.after(after.as_deref().unwrap_or_default()) {
+        for (key, value) in values.behind(after.as_deref()) {
             // Offsets come first, by their keys.
             let Ok(Key::Offset(offset)) = decode_key(key) else { break };
             looked_at += 1;
