@@ -109,7 +109,7 @@ impl Turn {
             self.replica.log().mark_flushed();
         }
         if self.checkpoint {
-            self.replica.group().checkpoint_if_worth().await;
+            self.replica.group().checkpoint().await;
         }
         if self.touched || look.full {
             visit(inner, &self.replica, look).await;

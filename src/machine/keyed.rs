@@ -71,13 +71,19 @@ impl LastValues {
     /// When the bytes are damaged.
     pub fn read(from: &mut Reader<'_>) -> Result<Self, StateError> {
         let count = from.count(8, "keys")?;
-        let mut read = Self::default();
+        let mut values: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::with_capacity(count);
+        let mut bytes = 0;
         for _ in 0..count {
             let key = from.bytes("key")?;
             let value = from.bytes("value")?;
-            read.put(key, Some(value));
+            if values.last().is_some_and(|(last, _)| **last >= *key) {
+                return Err(StateError::Invalid("order of keys"));
+            }
+            bytes += size(key, value);
+            values.push((key.into(), value.into()));
         }
-        Ok(read)
+        // In order, so that the tree is built from below, each node full.
+        Ok(Self { values: values.into_iter().collect(), bytes })
     }
 }
 
@@ -128,5 +134,8 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(LastValues::read(&mut Reader::new(&bytes[..cut])).is_err(), "{cut}");
         }
+        let twice = [0, 0, 0, 2, 0, 0, 0, 1, b'k', 0, 0, 0, 0, 0, 0, 0, 1, b'k', 0, 0, 0, 0];
+        assert!(LastValues::read(&mut Reader::new(&twice[..13])).is_err(), "one of two is missing");
+        assert_eq!(LastValues::read(&mut Reader::new(&twice)), Err(StateError::Invalid("order of keys")));
     }
 }

@@ -2,7 +2,8 @@
 //! is told (`publish-before-reply`).
 //!
 //! Also the keeper of checkpoints. A *descriptor* is the machine with its place in the log. One is captured exactly where the
-//! log rolled, and others when enough was applied or [`Applier::checkpoint`] asks; the newest is where a restart begins. What
+//! log rolled, and others when enough was applied or [`Applier::checkpoint`] asks, unless the machine's state is larger than the log since the
+//! last: then it is as well to read that. The newest is where a restart begins. What
 //! openraft is shown as the snapshot of an ordinary topic is only the descriptor of the last roll at or below log start: it purges up to
 //! its snapshot, and a follower that is sent it never gets the records between log start and a newer one
 //! (`raft-cut-below-log-start`).
@@ -25,13 +26,15 @@ use super::types::{
 use crate::ids::{LogId, Offset, RaftIndex, ReplicaId, Term};
 use crate::log::entry::{Body, EntrySummary, RaftEntryKind};
 use crate::log::journal::Journal;
-use crate::log::{Descriptor, Log, LogError};
+use crate::log::{Descriptor, Log, LogError, SegmentInfo};
 use crate::machine::{Committed, Machine, What};
 
 /// Entries applied between two publications, so that a long re-apply shows progress and parked replies leave.
 const ENTRIES_PER_PUBLICATION: usize = 256;
 /// Bytes applied since the last descriptor at which a new one is captured: bounds what a restart of this group reads back.
 const BYTES_PER_DESCRIPTOR: u64 = 64 << 20;
+/// What is read at once of batches that are applied one after another.
+const READ_AHEAD_BYTES: u64 = 1 << 20;
 
 /// What has been applied, as one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +99,8 @@ pub struct Applier<M: Machine> {
     undescribed_total: Arc<AtomicU64>,
     /// Captured descriptors of entries that are not synced yet: nothing persistent may name those.
     unflushed: VecDeque<Descriptor>,
+    /// Batches behind the one that was read last, for a machine that reads records. They need not be committed.
+    ahead: VecDeque<(LogId, Body)>,
 }
 
 impl<M: Machine> Applier<M> {
@@ -119,6 +124,7 @@ impl<M: Machine> Applier<M> {
             undescribed: 0,
             undescribed_total: config.undescribed_bytes,
             unflushed: VecDeque::new(),
+            ahead: VecDeque::new(),
             machine: config.machine,
             log: config.log,
             journal: config.journal,
@@ -133,7 +139,7 @@ impl<M: Machine> Applier<M> {
     fn apply_one(&mut self, id: LogId, payload: EntryPayload<Command, ReplicaId, ()>) -> io::Result<Applied> {
         let expected = self.last.map_or(0, |last| last.index.0 + 1);
         assert_eq!(id.index.0, expected, "entries are applied in order, each once");
-        if self.starts_segment(&payload) {
+        if self.starts_segment(&payload) && self.is_worth_at_roll() {
             self.capture();
         }
         let base_offset = self.next_offset;
@@ -178,7 +184,7 @@ impl<M: Machine> Applier<M> {
         let bytes = u64::from(summary.size_bytes);
         self.undescribed += bytes;
         self.undescribed_total.fetch_add(bytes, Ordering::Relaxed);
-        if self.undescribed >= BYTES_PER_DESCRIPTOR {
+        if self.undescribed >= BYTES_PER_DESCRIPTOR && self.is_worth() {
             self.last = Some(id);
             self.capture();
         }
@@ -186,15 +192,37 @@ impl<M: Machine> Applier<M> {
     }
 
     /// The batch of an entry, for a machine that reads records. It was written a moment ago, or is being read back.
-    fn batch(&self, id: LogId) -> io::Result<Option<Bytes>> {
+    fn batch(&mut self, id: LogId) -> io::Result<Option<Bytes>> {
         if !self.reads_records {
             return Ok(None);
         }
-        let stored = self.log.stored(id.index..id.index.next(), u64::MAX).map_err(io::Error::other)?;
-        match stored.into_iter().next().map(|entry| entry.body) {
-            Some(Body::Records(batch)) => Ok(Some(batch)),
+        while self.ahead.pop_front_if(|(before, _)| before.index < id.index).is_some() {}
+        // Whatever has this id is this entry, committed when it was read or not.
+        if self.ahead.front().is_none_or(|(first, _)| *first != id) {
+            let end = self.log.state().last.map_or(id.index, |last| last.index).next();
+            let stored = self.log.stored(id.index..end, READ_AHEAD_BYTES).map_err(io::Error::other)?;
+            self.ahead = stored.into_iter().map(|entry| (entry.id, entry.body)).collect();
+        }
+        match self.ahead.pop_front() {
+            Some((found, Body::Records(batch))) if found == id => Ok(Some(batch)),
             _ => Err(io::Error::other(format!("entry {id} holds no records"))),
         }
+    }
+
+    /// Whether the segments since the last roll with a descriptor hold as much as a snapshot takes. They are not given up before there is
+    /// another one, so this counts them, whatever other descriptors there were.
+    fn is_worth_at_roll(&self) -> bool {
+        let snapshot_bytes = Self::lock(&self.machine).snapshot_bytes();
+        if snapshot_bytes == 0 {
+            return true;
+        }
+        let described = self.journal.group(self.log.id()).descriptors;
+        let rolls = self.unflushed.iter().chain(&described).filter(|it| it.roll);
+        let (described, applied) = (rolls.map(|it| it.id.index).max(), self.last.map(|last| last.index));
+        let behind =
+            |segment: &SegmentInfo| described < Some(segment.first_index) && Some(segment.first_index) <= applied;
+        let bytes: u64 = self.log.segments().iter().filter(|it| behind(it)).map(|segment| segment.size_bytes).sum();
+        bytes >= snapshot_bytes
     }
 
     /// An entry that cannot be understood stops this replica: to skip it would make it differ from the others.
@@ -254,21 +282,18 @@ impl<M: Machine> Applier<M> {
         }
     }
 
-    /// Captures a restart checkpoint if anything was applied since the last one, and enough to be worth it: reading so many bytes of log back
-    /// takes longer than restoring a snapshot of as many.
-    pub fn checkpoint_if_worth(&mut self) {
-        if self.undescribed >= Self::lock(&self.machine).snapshot_bytes() {
-            self.checkpoint();
-        }
-    }
-
-    /// Captures a restart checkpoint if anything was applied since the last one.
+    /// Captures a restart checkpoint if anything was applied since the last one, and enough to be worth it.
     pub fn checkpoint(&mut self) {
-        if self.last.is_some_and(|last| Some(last.index) != self.described) {
+        if self.last.is_some_and(|last| Some(last.index) != self.described) && self.is_worth() {
             self.capture();
         } else {
             self.hand_over();
         }
+    }
+
+    /// Whether a restart would read more of the log back than a snapshot takes.
+    fn is_worth(&self) -> bool {
+        self.undescribed >= Self::lock(&self.machine).snapshot_bytes()
     }
 
     /// The descriptor that openraft sees as this group's snapshot.

@@ -240,22 +240,14 @@ impl<M: Machine> Group<M> {
         drop(self.raft.write(command).with_leader(leader).responder(responder).await);
     }
 
-    /// Captures a restart checkpoint if anything was applied since the last one, and waits until it is with the journal.
+    /// Captures a restart checkpoint if anything was applied since the last one, and waits until it is with the journal. A machine whose state is
+    /// larger than what a restart would read back gets none.
     pub async fn checkpoint(&self) {
         let checkpoint = self.raft.with_state_machine(|applier: &mut Applier<M>| {
             applier.checkpoint();
             Box::pin(std::future::ready(()))
         });
         // A stopped core has nothing left to describe: its log is recovered at the next start.
-        drop(Runtime::scope(self.seed, checkpoint).await);
-    }
-
-    /// As [`Group::checkpoint`], unless the machine's state is larger than what a restart would read back.
-    pub async fn checkpoint_if_worth(&self) {
-        let checkpoint = self.raft.with_state_machine(|applier: &mut Applier<M>| {
-            applier.checkpoint_if_worth();
-            Box::pin(std::future::ready(()))
-        });
         drop(Runtime::scope(self.seed, checkpoint).await);
     }
 

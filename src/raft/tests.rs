@@ -210,10 +210,14 @@ struct Life {
 }
 
 async fn live(disk: &MemDisk) -> Life {
+    live_as(disk, PartitionMachine::default).await
+}
+
+async fn live_as(disk: &MemDisk, fresh: fn() -> PartitionMachine) -> Life {
     let parts = open(disk, LogConfig { segment_bytes: 2048 });
     let machine = match &parts.recovered.descriptor {
         Some(descriptor) => PartitionMachine::restore(&descriptor.machine).unwrap(),
-        None => PartitionMachine::default(),
+        None => fresh(),
     };
     let seen = Arc::new(Seen::default());
     let journal = Arc::clone(&parts.journal);
@@ -235,8 +239,13 @@ async fn live(disk: &MemDisk) -> Life {
 }
 
 fn batch(text: &str) -> Command {
+    keyed(None, text)
+}
+
+fn keyed(key: Option<&str>, text: &str) -> Command {
     let mut builder = BatchBuilder::new(Compression::None);
-    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(text.as_bytes()), headers: &[] });
+    let key = key.map(str::as_bytes);
+    builder.push(&NewRecord { timestamp: 1, key, value: Some(text.as_bytes()), headers: &[] });
     Command::Records(builder.build())
 }
 
@@ -332,6 +341,53 @@ async fn moving_log_start_lets_the_log_be_purged() {
     let disk = disk.crash_process();
     let again = live(&disk).await;
     assert_eq!(again.group.machine().lock().unwrap().log_start(), Offset(30));
+}
+
+#[tokio::test]
+async fn a_state_larger_than_segments_is_written_once_for_as_much_log_and_found_again() {
+    use crate::machine::partition::Command as PartitionCommand;
+    const KEYS: usize = 30;
+    let mut disk = MemDisk::inline();
+    let (mut snapshots, mut log_bytes, mut number) = (0, 0, 0);
+    for round in 0..6 {
+        let life = live_as(&disk, PartitionMachine::coordinator).await;
+        let term = life.group.term().unwrap();
+        let described = || life.journal.group(ID).checkpoint().map(|descriptor| descriptor.id);
+        let mut last = described();
+        for _ in 0..40 {
+            let value = format!("{number:0>300}");
+            log_bytes += u64::try_from(value.len()).unwrap();
+            propose(&life, term, keyed(Some(&format!("key {}", number % KEYS)), &value)).await.unwrap();
+            number += 1;
+            snapshots += u64::from(std::mem::replace(&mut last, described()) != last);
+            if number % 10 == 0 {
+                life.group.checkpoint().await;
+                snapshots += u64::from(std::mem::replace(&mut last, described()) != last);
+            }
+        }
+        let end = life.group.log().state().next_offset;
+        let start = PartitionCommand::LogStart(Offset(end.0 - 10)).encode();
+        propose(&life, term, Command::Machine(start)).await.unwrap();
+        life.group.purge().await;
+        // The purge happens in the core; the next proposals are behind it.
+        for _ in 0..5 {
+            propose(&life, term, keyed(Some("key"), "behind")).await.unwrap();
+        }
+        let values = life.group.machine().lock().unwrap().values().unwrap().clone();
+        assert!((round == 0 || values.bytes() > 4 * 2048) && values.get(b"key 7").is_some());
+        disk = if round % 2 == 0 { disk.crash_process() } else { disk.after_power_cut() };
+        let again = live_as(&disk, PartitionMachine::coordinator).await;
+        assert_eq!(again.group.machine().lock().unwrap().values(), Some(&values), "round {round}");
+        disk = disk.crash_process();
+    }
+    let life = live_as(&disk, PartitionMachine::coordinator).await;
+    let (state, kept) = (life.group.machine().lock().unwrap().snapshot_bytes(), life.group.log().segments());
+    assert!(
+        snapshots >= 2 && snapshots <= 2 * log_bytes / state + 6,
+        "{snapshots} for {log_bytes} of log, {state} of state"
+    );
+    let kept: u64 = kept.iter().map(|segment| segment.size_bytes).sum();
+    assert!(kept < 3 * state + 4 * 2048, "{kept} bytes of log are kept");
 }
 
 #[test]
