@@ -14,10 +14,13 @@ from dataclasses import dataclass
 
 from .table import eventually
 
-PRODUCE, FETCH, LIST_OFFSETS, METADATA, CREATE_TOPICS, INCREMENTAL_ALTER_CONFIGS = 0, 1, 2, 3, 19, 44
+PRODUCE, FETCH, LIST_OFFSETS, METADATA, OFFSET_FETCH, DESCRIBE_GROUPS = 0, 1, 2, 3, 9, 15
+CREATE_TOPICS, INCREMENTAL_ALTER_CONFIGS = 19, 44
 OFFSET_OUT_OF_RANGE, CORRUPT_MESSAGE, UNKNOWN_TOPIC, TOPIC_EXISTS, KAFKA_STORAGE_ERROR = 1, 2, 3, 36, 56
 LEADERLESS = (3, 5, 6)
 """Codes of a broker that has just started: unknown partition, leader not available, not the leader."""
+COORDINATORLESS = (14, 15, 16)
+"""Codes of a broker that has just started: coordinator loading, not available, not the coordinator."""
 RETRY_SECONDS = 30.0
 LATEST, EARLIEST = -1, -2
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -259,6 +262,53 @@ class Wire:
         _, _, code, high_watermark, _last_stable = answer.take("iihqq")
         answer.take(f"{max(answer.number('i'), 0) * 2}q")
         return code, high_watermark, answer.bytes(answer.number("i"))
+
+    def committed(self, group: str, topic: str, partitions: int) -> list[int]:
+        """What a group has committed of each partition, -1 for nothing; waits for the coordinator."""
+        wanted = struct.pack(">i", partitions) + struct.pack(f">{partitions}i", *range(partitions))
+        body = string(group) + struct.pack(">i", 1) + string(topic) + wanted
+        deadline = time.monotonic() + RETRY_SECONDS
+        while True:
+            answer = self.request(OFFSET_FETCH, 2, body)
+            offsets, codes = [-1] * partitions, set()
+            for _ in range(answer.number("i")):
+                answer.string()
+                for _ in range(answer.number("i")):
+                    partition, offset = answer.take("iq")
+                    answer.string()
+                    codes.add(answer.number("h"))
+                    offsets[partition] = offset
+            codes.add(answer.number("h"))
+            if not codes & set(COORDINATORLESS) or time.monotonic() > deadline:
+                break
+            time.sleep(0.002)
+        if codes != {0}:
+            raise ValueError(f"OffsetFetch of {group} answers {codes}")
+        return offsets
+
+    def group_members(self, group: str) -> tuple[str, list[str]]:
+        """The state of a group of the classic protocol, and the ids of its members; waits for the coordinator."""
+        deadline = time.monotonic() + RETRY_SECONDS
+        while True:
+            answer = self.request(DESCRIBE_GROUPS, 0, struct.pack(">i", 1) + string(group))
+            code = answer.take("ih")[1]
+            if code not in COORDINATORLESS or time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        if code:
+            raise ValueError(f"DescribeGroups of {group} answers {code}")
+        answer.string()
+        state = answer.string()
+        answer.string()
+        answer.string()
+        members = []
+        for _ in range(answer.number("i")):
+            members.append(answer.string())
+            answer.string()
+            answer.string()
+            answer.bytes(answer.number("i"))
+            answer.bytes(answer.number("i"))
+        return state, sorted(members)
 
     def stored(self, topic: str, partition: int) -> Iterator[Batch]:
         """Every batch of a partition from its log start to the high watermark of now."""
