@@ -38,7 +38,7 @@ fn batch(bytes: usize) -> Bytes {
 
 fn produce_frame(batch: &Bytes) -> Bytes {
     let data = PartitionProduceData { index: 0, records: Some(batch.clone().into()) };
-    let topic = TopicProduceData { name: "hot".into(), partition_data: vec![data] };
+    let topic = TopicProduceData { name: "hot".into(), partition_data: vec![data], ..Default::default() };
     let request = ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() };
     let frame = encode_request(VERSION, 1, Some("bench"), &request).expect("the version exists").concat();
     Bytes::from(frame).slice(4..)

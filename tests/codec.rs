@@ -8,6 +8,7 @@ mod generator;
 use bytes::Bytes;
 use every::{Visit, every_message};
 use generator::{Generator, body, generate};
+use ottla::ids::TopicId;
 use ottla::protocol::api::ApiKey;
 use ottla::protocol::error_code::ErrorCode;
 use ottla::protocol::frame::{decode_body, decode_response, encode_request, encode_response};
@@ -156,9 +157,9 @@ fn many_tiny_elements_do_not_multiply_into_more_memory_than_allowed() {
 fn records_of_a_produce_request_are_copied_on_neither_side() {
     let batch = Bytes::from(vec![7; 64 * 1024]);
     let partition = PartitionProduceData { index: 3, records: Some(Records::from(batch.clone())) };
-    let topic = TopicProduceData { name: "orders".into(), partition_data: vec![partition] };
+    let topic = TopicProduceData { name: "orders".into(), partition_data: vec![partition], ..Default::default() };
     let request = ProduceRequest { acks: -1, timeout_ms: 1000, topic_data: vec![topic], ..Default::default() };
-    for version in [3, 8, 9, 11] {
+    for version in [3, 8, 9, 12] {
         let chunks = encode_request(version, 1, Some("me"), &request).unwrap();
         assert!(chunks.iter().any(|chunk| chunk.as_ptr() == batch.as_ptr() && chunk.len() == batch.len()));
 
@@ -203,6 +204,128 @@ fn a_field_that_a_version_lacks_is_dropped_or_refused_as_declared() {
     assert_eq!(refused, EncodeError::Field { field: "producer_id", version: 2 });
     let null = encode_request(0, 0, None, &MetadataRequest::default()).unwrap_err();
     assert_eq!(null, EncodeError::Null { field: "topics", version: 0 });
+}
+
+#[test]
+fn topics_have_either_names_or_ids() {
+    let topic = TopicProduceData { name: "orders".into(), topic_id: TopicId([7; 16]), ..Default::default() };
+    let request = ProduceRequest { topic_data: vec![topic.clone()], ..Default::default() };
+    let read = |version| decode_body::<ProduceRequest>(body(&request, version), version).unwrap().topic_data;
+    assert_eq!(read(12), [TopicProduceData { topic_id: TopicId::ZERO, ..topic.clone() }]);
+    assert_eq!(read(13), [TopicProduceData { name: "".into(), ..topic }]);
+}
+
+/// Asserts that the message is what Kafka's own classes write and read as these bytes.
+fn assert_written<M: Message>(version: i16, message: &M, hex: &str) {
+    let bytes = body(message, version);
+    let written: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(written, hex, "{} version {version}", M::NAME);
+    assert_eq!(decode_body::<M>(bytes, version).as_ref(), Ok(message));
+}
+
+/// The bytes were written by kafka-clients 4.3.1. `codec_oracle` lists the versions that are here and not there.
+#[test]
+fn versions_newer_than_the_oracle_are_written_as_kafka_writes_them() {
+    let topic_id = TopicId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
+    offsets_by_id(topic_id);
+    let partition = list_offsets::ListOffsetsPartition { partition_index: 1, current_leader_epoch: 2, timestamp: -6 };
+    let topic = list_offsets::ListOffsetsTopic { name: "t".into(), partitions: vec![partition] };
+    let request = ListOffsetsRequest { replica_id: -1, isolation_level: 1, topics: vec![topic], timeout_ms: 77 };
+    assert_written(11, &request, "ffffffff01020274020000000100000002fffffffffffffffa00000000004d00");
+    let partition = list_offsets::ListOffsetsPartitionResponse {
+        partition_index: 1,
+        error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        timestamp: 8,
+        offset: 5,
+        leader_epoch: 2,
+    };
+    let topic = list_offsets::ListOffsetsTopicResponse { name: "t".into(), partitions: vec![partition] };
+    let response = ListOffsetsResponse { throttle_time_ms: 9, topics: vec![topic] };
+    assert_written(11, &response, "00000009020274020000000100030000000000000008000000000000000500000002000000");
+    let topic = describe_log_dirs::DescribableLogDirTopic { topic: "t".into(), partitions: vec![1] };
+    assert_written(5, &DescribeLogDirsRequest { topics: Some(vec![topic]) }, "02027402000000010000");
+    let partition = describe_log_dirs::DescribeLogDirsPartition {
+        partition_index: 1,
+        partition_size: 6,
+        offset_lag: 5,
+        is_future_key: true,
+    };
+    let topic = describe_log_dirs::DescribeLogDirsTopic { name: "t".into(), partitions: vec![partition] };
+    let result = describe_log_dirs::DescribeLogDirsResult {
+        log_dir: "/d".into(),
+        topics: vec![topic],
+        total_bytes: 8,
+        usable_bytes: 7,
+        is_cordoned: true,
+        ..Default::default()
+    };
+    assert_written(
+        5,
+        &DescribeLogDirsResponse { throttle_time_ms: 9, results: vec![result], ..Default::default() },
+        "000000090000020000032f6402027402000000010000000000000006000000000000000501000000000000000000080000000000000007010000",
+    );
+}
+
+fn offsets_by_id(topic_id: TopicId) {
+    let partitions = vec![offset_commit::OffsetCommitRequestPartition {
+        partition_index: 1,
+        committed_offset: 5,
+        committed_leader_epoch: 2,
+        committed_metadata: Some("k".into()),
+    }];
+    let request = OffsetCommitRequest {
+        group_id: "g".into(),
+        generation_id_or_member_epoch: 3,
+        member_id: "m".into(),
+        group_instance_id: Some("i".into()),
+        topics: vec![offset_commit::OffsetCommitRequestTopic { topic_id, partitions, ..Default::default() }],
+        ..Default::default()
+    };
+    assert_written(
+        10,
+        &request,
+        "026700000003026d0269020102030405060708090a0b0c0d0e0f100200000001000000000000000500000002026b000000",
+    );
+    let error_code = ErrorCode::UNKNOWN_TOPIC_ID;
+    let partitions = vec![offset_commit::OffsetCommitResponsePartition { partition_index: 1, error_code }];
+    let topics = vec![offset_commit::OffsetCommitResponseTopic { topic_id, partitions, ..Default::default() }];
+    assert_written(
+        10,
+        &OffsetCommitResponse { throttle_time_ms: 9, topics },
+        "00000009020102030405060708090a0b0c0d0e0f1002000000010064000000",
+    );
+    let topic =
+        offset_fetch::OffsetFetchRequestTopics { topic_id, partition_indexes: vec![1, 2], ..Default::default() };
+    let member = offset_fetch::OffsetFetchRequestGroup {
+        group_id: "g".into(),
+        member_id: Some("m".into()),
+        member_epoch: 4,
+        topics: Some(vec![topic]),
+    };
+    let other = offset_fetch::OffsetFetchRequestGroup { group_id: "h".into(), topics: None, ..Default::default() };
+    assert_written(
+        10,
+        &OffsetFetchRequest { groups: vec![member, other], require_stable: true, ..Default::default() },
+        "030267026d00000004020102030405060708090a0b0c0d0e0f100300000001000000020000026800ffffffff00000100",
+    );
+    let partitions = vec![offset_fetch::OffsetFetchResponsePartitions {
+        partition_index: 1,
+        committed_offset: 5,
+        committed_leader_epoch: 2,
+        metadata: Some("k".into()),
+        error_code,
+    }];
+    let topics = vec![offset_fetch::OffsetFetchResponseTopics { topic_id, partitions, ..Default::default() }];
+    let group = offset_fetch::OffsetFetchResponseGroup {
+        group_id: "g".into(),
+        topics,
+        error_code: ErrorCode::UNKNOWN_MEMBER_ID,
+    };
+    assert_written(
+        10,
+        &OffsetFetchResponse { throttle_time_ms: 9, groups: vec![group], ..Default::default() },
+        "00000009020267020102030405060708090a0b0c0d0e0f100200000001000000000000000500000002026b0064000000190000",
+    );
 }
 
 #[test]

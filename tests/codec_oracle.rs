@@ -12,6 +12,7 @@ use debug::{Value, parse};
 use generator::{body, generate};
 use kafka_protocol::messages as theirs;
 use kafka_protocol::protocol::{Decodable, Encodable};
+use ottla::protocol::api::ApiKey;
 use ottla::protocol::frame::decode_body;
 use ottla::protocol::header::RequestHeader;
 use ottla::protocol::messages as ours;
@@ -19,10 +20,22 @@ use ottla::protocol::primitive::Writer;
 use ottla::protocol::value::Text;
 use ottla::protocol::wire::Message;
 
+/// The versions that the crate does not know: it has the definitions of Kafka 4.1. Of these `tests/codec.rs` has Kafka's own bytes.
+const NEWER: [(&str, i16); 6] = [
+    ("ListOffsetsRequest", 11),
+    ("ListOffsetsResponse", 11),
+    ("OffsetCommitRequest", 10),
+    ("OffsetFetchRequest", 10),
+    ("DescribeLogDirsRequest", 5),
+    ("DescribeLogDirsResponse", 5),
+];
+
 fn agree<M: Message, T: kafka_protocol::protocol::Message + Encodable + Decodable + std::fmt::Debug>() {
-    let mut versions = M::API.spec().versions.clone();
-    assert!(versions.clone().all(|version| (T::VERSIONS.min..=T::VERSIONS.max).contains(&version)), "{}", M::NAME);
-    versions.by_ref().for_each(|version| (0..60).for_each(|seed| agree_on::<M, T>(&generate(seed, version), version)));
+    let is_known = |version: &i16| (T::VERSIONS.min..=T::VERSIONS.max).contains(version);
+    let (known, newer): (Vec<i16>, Vec<i16>) = M::API.spec().versions.clone().partition(is_known);
+    let listed: Vec<i16> = NEWER.iter().filter(|(name, _)| *name == M::NAME).map(|(_, version)| *version).collect();
+    assert_eq!(newer, listed, "{}", M::NAME);
+    known.iter().for_each(|version| (0..60).for_each(|seed| agree_on::<M, T>(&generate(seed, *version), *version)));
 }
 
 fn agree_on<M: Message, T: Encodable + Decodable + std::fmt::Debug>(message: &M, version: i16) {
@@ -153,7 +166,7 @@ fn unknown_tags_are_skipped_at_every_level() {
 
 #[test]
 fn request_headers_agree() {
-    for api in ottla::protocol::api::ApiKey::ALL {
+    for api in ApiKey::ALL {
         for version in api.spec().versions.clone() {
             for client_id in [None, Some("me")] {
                 let header =

@@ -1,7 +1,6 @@
 //! The APIs and THE one table of their versions: what the broker says, accepts, and how large a request may be.
 //!
-//! Minima are those of Kafka 4.3, maxima those of Kafka 3.9, so that clients which infer a broker's age from its
-//! maxima see one age. Everything else about a version (header form, flexibility) follows from this table.
+//! Minima and maxima are those of Kafka 4.3.1, all of them: clients infer a broker's age from its maxima. Everything else about a version (header form, flexibility) follows from this table.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -81,17 +80,17 @@ macro_rules! apis {
 apis! {
     /// Appends record batches. Versions 0 to 2 are advertised, because old librdkafka turns compression off without them
     /// (KAFKA-18659), and refused.
-    Produce = 0: 3..=11, advertised Some(0..=11), flexible 9, max RECORDS_REQUEST_MAX_BYTES;
+    Produce = 0: 3..=13, advertised Some(0..=13), flexible 9, max RECORDS_REQUEST_MAX_BYTES;
     /// Reads record batches, within sessions (KIP-227).
-    Fetch = 1: 4..=17, advertised Some(4..=17), flexible 12, max LIST_REQUEST_MAX_BYTES;
+    Fetch = 1: 4..=18, advertised Some(4..=18), flexible 12, max LIST_REQUEST_MAX_BYTES;
     /// Finds offsets by time, and the ends of partitions.
-    ListOffsets = 2: 1..=9, advertised Some(1..=9), flexible 6, max LIST_REQUEST_MAX_BYTES;
+    ListOffsets = 2: 1..=11, advertised Some(1..=11), flexible 6, max LIST_REQUEST_MAX_BYTES;
     /// Brokers, topics, and who leads which partition.
-    Metadata = 3: 0..=12, advertised Some(0..=12), flexible 9, max LIST_REQUEST_MAX_BYTES;
+    Metadata = 3: 0..=13, advertised Some(0..=13), flexible 9, max LIST_REQUEST_MAX_BYTES;
     /// Remembers how far a group has come.
-    OffsetCommit = 8: 2..=9, advertised Some(2..=9), flexible 8, max LIST_REQUEST_MAX_BYTES;
+    OffsetCommit = 8: 2..=10, advertised Some(2..=10), flexible 8, max LIST_REQUEST_MAX_BYTES;
     /// How far groups have come.
-    OffsetFetch = 9: 1..=9, advertised Some(1..=9), flexible 6, max LIST_REQUEST_MAX_BYTES;
+    OffsetFetch = 9: 1..=10, advertised Some(1..=10), flexible 6, max LIST_REQUEST_MAX_BYTES;
     /// Finds the broker that coordinates a group or a transactional id.
     FindCoordinator = 10: 0..=6, advertised Some(0..=6), flexible 3, max SMALL_REQUEST_MAX_BYTES;
     /// Becomes a member of a classic group.
@@ -103,7 +102,7 @@ apis! {
     /// Gets a member of a classic group its share.
     SyncGroup = 14: 0..=5, advertised Some(0..=5), flexible 4, max LIST_REQUEST_MAX_BYTES;
     /// Classic groups and their members.
-    DescribeGroups = 15: 0..=5, advertised Some(0..=5), flexible 5, max LIST_REQUEST_MAX_BYTES;
+    DescribeGroups = 15: 0..=6, advertised Some(0..=6), flexible 5, max LIST_REQUEST_MAX_BYTES;
     /// The groups of a broker.
     ListGroups = 16: 0..=5, advertised Some(0..=5), flexible 3, max SMALL_REQUEST_MAX_BYTES;
     /// What the broker speaks. Its response header is version 0 in every version, so that any client can read it.
@@ -123,7 +122,7 @@ apis! {
     /// Replaces configurations as a whole.
     AlterConfigs = 33: 0..=2, advertised Some(0..=2), flexible 2, max LIST_REQUEST_MAX_BYTES;
     /// What lies in the data directories.
-    DescribeLogDirs = 35: 1..=4, advertised Some(1..=4), flexible 2, max LIST_REQUEST_MAX_BYTES;
+    DescribeLogDirs = 35: 1..=5, advertised Some(1..=5), flexible 2, max LIST_REQUEST_MAX_BYTES;
     /// Adds partitions to topics.
     CreatePartitions = 37: 0..=3, advertised Some(0..=3), flexible 2, max LIST_REQUEST_MAX_BYTES;
     /// Forgets groups without members.
@@ -133,7 +132,7 @@ apis! {
     /// Forgets how far a group has come in topics that it does not read (KIP-496).
     OffsetDelete = 47: 0..=0, advertised Some(0..=0), flexible 32767, max LIST_REQUEST_MAX_BYTES;
     /// The cluster's id, brokers and controller (KIP-700).
-    DescribeCluster = 60: 0..=1, advertised Some(0..=1), flexible 0, max SMALL_REQUEST_MAX_BYTES;
+    DescribeCluster = 60: 0..=2, advertised Some(0..=2), flexible 0, max SMALL_REQUEST_MAX_BYTES;
     /// A member of a consumer group is alive, and learns which partitions are its own (KIP-848).
     ConsumerGroupHeartbeat = 68: 0..=1, advertised Some(0..=1), flexible 0, max LIST_REQUEST_MAX_BYTES;
     /// Consumer groups and their members (KIP-848).

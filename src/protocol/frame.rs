@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_version_that_the_api_lacks_is_not_encoded() {
-        let error = encode_request(13, 0, None, &MetadataRequest::default()).unwrap_err();
-        assert_eq!(error, EncodeError::Version { message: "MetadataRequest", version: 13 });
+        let error = encode_request(14, 0, None, &MetadataRequest::default()).unwrap_err();
+        assert_eq!(error, EncodeError::Version { message: "MetadataRequest", version: 14 });
     }
 }

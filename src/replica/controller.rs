@@ -117,6 +117,12 @@ impl ControllerHandle {
         self.read(|controller| controller.topic(name).map(|topic| topic.id))
     }
 
+    /// The name of the topic that has the id.
+    #[must_use]
+    pub fn topic_name(&self, id: TopicId) -> Option<Text> {
+        self.read(|controller| controller.topic_by_id(id).map(|topic| topic.name.as_str().into()))
+    }
+
     /// Whether the cluster has such a partition.
     #[must_use]
     pub fn has_partition(&self, id: PartitionId) -> bool {

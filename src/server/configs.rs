@@ -50,7 +50,7 @@ fn fixed_configs(config: &Config, host: &str, port: i32) -> Vec<BrokerConfig> {
         given(
             "inter.broker.protocol.version",
             Kind::String,
-            "3.9-IV0",
+            "4.3-IV0",
             "Which Kafka this broker's versions look like.",
         ),
         chosen("listeners", Kind::List, listen, "Where this broker listens."),

@@ -44,7 +44,7 @@ fn records_come_back_with_the_ends_of_their_partition() {
     let id = client.create_topic("t", 1);
     assert_eq!(client.produce("t", 0, 5, 100), 0);
     assert_eq!(client.produce("t", 0, 5, 100), 5);
-    for version in [4, 12, 13, 17] {
+    for version in [4, 12, 13, 18] {
         let response = client.ask_in(version, &request(version, "t", id, 0, 7));
         let data = only(&response);
         assert_eq!((data.error_code, data.high_watermark, data.last_stable_offset), (ErrorCode::NONE, 10, 10));
@@ -55,7 +55,7 @@ fn records_come_back_with_the_ends_of_their_partition() {
         let beyond = client.ask_in(version, &request(version, "t", id, 0, 11));
         assert_eq!((only(&beyond).error_code, only(&beyond).high_watermark), (ErrorCode::OFFSET_OUT_OF_RANGE, -1));
     }
-    let committed = FetchRequest { isolation_level: 1, ..request(17, "t", id, 0, 0) };
+    let committed = FetchRequest { isolation_level: 1, ..request(18, "t", id, 0, 0) };
     assert_eq!(only(&client.ask(&committed)).aborted_transactions, Some(Vec::new()));
 }
 

@@ -1,11 +1,13 @@
 //! Consumer groups over lives of the broker, and what others must not feel of them.
 
+use ottla::ids::TopicId;
 use ottla::log::mem_disk::MemDisk;
 use ottla::protocol::error_code::ErrorCode;
 use ottla::protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
+use ottla::protocol::messages::delete_topics::DeleteTopicState;
 use ottla::protocol::messages::join_group::JoinGroupRequestProtocol;
 use ottla::protocol::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use ottla::protocol::messages::offset_fetch::OffsetFetchRequestGroup;
+use ottla::protocol::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use ottla::protocol::messages::sync_group::SyncGroupRequestAssignment;
 use ottla::protocol::messages::*;
 use ottla::protocol::value::Text;
@@ -236,4 +238,42 @@ fn names_of_any_length_and_many_protocols_harm_nobody() {
     assert_eq!(client.ask(&sync(&joined)).assignment, "all");
     assert_eq!(committed(&client.ask(&commit(&joined, 5))), ErrorCode::NONE);
     assert_eq!(fetch(&mut client), 5);
+}
+
+#[test]
+fn offsets_go_by_the_ids_of_topics() {
+    let server = start(&MemDisk::inline(), "boot").unwrap();
+    let mut client = server.connect();
+    let id = client.create_topic(TOPIC, 1);
+    find(&mut client);
+    let none = TopicId([9; 16]);
+    let mut committer = server.connect();
+    let mut commit = |id| {
+        let partitions = vec![OffsetCommitRequestPartition { committed_offset: 7, ..Default::default() }];
+        let topics = vec![OffsetCommitRequestTopic { topic_id: id, partitions, ..Default::default() }];
+        let response =
+            committer.ask_in(10, &OffsetCommitRequest { group_id: GROUP.into(), topics, ..Default::default() });
+        assert_eq!(response.topics[0].topic_id, id);
+        committed(&response)
+    };
+    assert_eq!((commit(none), commit(id)), (ErrorCode::UNKNOWN_TOPIC_ID, ErrorCode::NONE));
+    let mut reader = server.connect();
+    let mut fetched = |ids: Option<&[TopicId]>| -> Vec<_> {
+        let topic =
+            |id: &TopicId| OffsetFetchRequestTopics { topic_id: *id, partition_indexes: vec![0], ..Default::default() };
+        let topics = ids.map(|ids| ids.iter().map(topic).collect());
+        let group = OffsetFetchRequestGroup { group_id: GROUP.into(), topics, ..Default::default() };
+        let response = reader.ask_in(10, &OffsetFetchRequest { groups: vec![group], ..Default::default() });
+        let topics = response.groups[0].topics.iter();
+        topics.map(|it| (it.topic_id, it.partitions[0].committed_offset, it.partitions[0].error_code)).collect()
+    };
+    assert_eq!(fetched(None), [(id, 7, ErrorCode::NONE)]);
+    let both = [(id, 7, ErrorCode::NONE), (none, -1, ErrorCode::UNKNOWN_TOPIC_ID)];
+    assert_eq!(fetched(Some(&[none, id])), both);
+
+    let gone = DeleteTopicState { name: Some(TOPIC.into()), ..Default::default() };
+    client.ask(&DeleteTopicsRequest { topics: vec![gone], timeout_ms: 10_000, ..Default::default() });
+    let again = client.create_topic(TOPIC, 1);
+    assert_eq!(fetched(Some(&[again, id])), [(again, -1, ErrorCode::NONE), (id, -1, ErrorCode::UNKNOWN_TOPIC_ID)]);
+    assert_eq!(fetched(None), [], "it was the other topic's");
 }

@@ -47,7 +47,8 @@ fn offsets_are_found_by_time_and_by_special_timestamps() {
     assert_eq!(find(&mut client, 9, -3), Ok((4, 1004, 1)));
     assert_eq!(find(&mut client, 9, -4), Ok((0, -1, 1)));
     assert_eq!(find(&mut client, 9, -5), Ok((-1, -1, -1)), "nothing is tiered");
-    assert_eq!(find(&mut client, 9, -6), Err(ErrorCode::UNSUPPORTED_VERSION));
+    assert_eq!(find(&mut client, 10, -6), Err(ErrorCode::UNSUPPORTED_VERSION));
+    assert_eq!(find(&mut client, 11, -6), Ok((-1, -1, -1)), "nothing will be");
     assert_eq!(find(&mut client, 6, -3), Err(ErrorCode::UNSUPPORTED_VERSION));
     assert_eq!(find(&mut client, 9, 1002), Ok((2, 1002, 1)));
     assert_eq!(find(&mut client, 9, 2000), Ok((-1, -1, -1)));

@@ -8,6 +8,7 @@ use ottla::protocol::messages::describe_topic_partitions::{Cursor, TopicRequest}
 use ottla::protocol::messages::metadata::{MetadataRequestTopic, MetadataResponseTopic};
 use ottla::protocol::messages::*;
 
+use crate::client::{batch, produce};
 use crate::kit::{Client, Server, topic};
 
 fn by_name(name: &str) -> MetadataRequestTopic {
@@ -225,4 +226,26 @@ fn a_stop_while_topics_are_being_deleted_is_a_clean_one() {
             client.ask_in(5, &DeleteTopicsRequest { topic_names: vec![name.as_str().into()], ..Default::default() });
         }
     }
+}
+
+#[test]
+fn a_topic_is_written_to_by_its_id_as_long_as_it_is_there() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let id = client.create_topic("t", 1);
+    let mut write = |id| {
+        let mut request = produce("", 0, -1, batch(1000, 1, 10));
+        request.topic_data[0].topic_id = id;
+        let response = client.ask_in(13, &request);
+        assert_eq!(response.responses[0].topic_id, id);
+        response.responses[0].partition_responses[0].error_code
+    };
+    assert_eq!(write(id), ErrorCode::NONE);
+    assert_eq!(write(TopicId([9; 16])), ErrorCode::UNKNOWN_TOPIC_ID);
+    assert_eq!(write(TopicId::ZERO), ErrorCode::UNKNOWN_TOPIC_ID);
+    let mut other = server.connect();
+    let gone = DeleteTopicState { name: Some("t".into()), ..Default::default() };
+    other.ask(&DeleteTopicsRequest { topics: vec![gone], timeout_ms: 10_000, ..Default::default() });
+    let again = other.create_topic("t", 1);
+    assert_eq!((write(id), write(again)), (ErrorCode::UNKNOWN_TOPIC_ID, ErrorCode::NONE));
 }

@@ -20,6 +20,27 @@ fn the_versions_listed_are_those_of_the_table() {
 }
 
 #[test]
+fn features_are_told_as_the_version_can_tell_them() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let request = ApiVersionsRequest { client_software_name: "test".into(), client_software_version: "1.0".into() };
+    let mut told = |version| {
+        let response = client.ask_in(version, &request);
+        let supported = response.supported_features.iter();
+        let supported: Vec<_> = supported.map(|it| (it.name.to_string(), it.min_version..=it.max_version)).collect();
+        let finalized = response.finalized_features.iter();
+        let finalized: Vec<_> =
+            finalized.map(|it| (it.name.to_string(), it.min_version_level..=it.max_version_level)).collect();
+        (supported, finalized, response.finalized_features_epoch)
+    };
+    let (group, metadata) = ("group.version".to_owned(), "metadata.version".to_owned());
+    assert_eq!(told(2), (vec![], vec![], -1), "there is no place for them");
+    let turned_on = vec![(group.clone(), 1..=1), (metadata.clone(), 30..=30)];
+    assert_eq!(told(3), (vec![(metadata.clone(), 7..=30)], turned_on.clone(), 1), "old clients fail on a level of 0");
+    assert_eq!(told(4), (vec![(group, 0..=1), (metadata, 7..=30)], turned_on, 1));
+}
+
+#[test]
 fn a_version_from_the_future_is_answered_in_version_0() {
     let server = Server::start();
     let mut client = server.connect();

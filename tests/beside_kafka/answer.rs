@@ -40,8 +40,9 @@ const NAMES: &[&str] = &[
 /// Lists with many elements of a few fields.
 const IN_ONE_LINE: &[&str] =
     &["api_keys", "supported_features", "finalized_features", "configs", "synonyms", "brokers", "node_endpoints"];
-/// The answer whose list Kafka puts into a random order.
-const SHUFFLED: &str = "DeleteTopicsResponse";
+/// The lists that Kafka puts into a random order, by message and name: by the hash of ids that are drawn, for one.
+const SHUFFLED: &[(&str, &str)] =
+    &[("DeleteTopicsResponse", "responses"), ("JoinGroupResponse", "members"), ("DescribeGroupsResponse", "members")];
 /// The source of a config that nobody has set.
 const DEFAULT_SOURCE: &str = "5";
 /// What the records of a test unpack to at most.
@@ -136,9 +137,10 @@ impl Flat<'_> {
     fn list(&mut self, path: &str, field: &str, values: &[&Value]) {
         let mut names: Vec<String> = Vec::new();
         for value in values {
-            let name = self.name_of(value);
-            let before = names.iter().filter(|known| known.trim_end_matches('\'') == name).count();
-            let name = format!("{name}{}", "'".repeat(before));
+            let mut name = self.name_of(value);
+            while names.contains(&name) {
+                name.push('\'');
+            }
             let path = format!("{path}[{name}]");
             match value {
                 Value::Struct(fields) if IN_ONE_LINE.contains(&field) && fields.values().all(is_atom) => {
@@ -150,7 +152,7 @@ impl Flat<'_> {
             names.push(name);
         }
         let order = without_version(&names.join(" "), self.version);
-        if names.len() > 1 && self.message != SHUFFLED {
+        if names.len() > 1 && !SHUFFLED.contains(&(self.message, field)) {
             self.add(&format!("{path}.order"), order);
         }
     }

@@ -22,6 +22,7 @@ mod connection;
 #[allow(dead_code, reason = "the comparison of two codecs is not needed here")]
 mod debug;
 mod differences;
+mod ids;
 mod mapping;
 mod ottla_server;
 mod recording;

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use ottla::ids::TopicId;
 use ottla::protocol::api::ApiKey;
 use ottla::protocol::error_code::ErrorCode;
-use ottla::protocol::frame::{decode_response, encode_request};
+use ottla::protocol::frame::decode_response;
 use ottla::protocol::messages::*;
 use ottla::protocol::wire::{Request, Response};
 
 use crate::answer;
 use crate::connection::{Connection, Reply};
+use crate::ids::{self, Topics};
 use crate::mapping::Mapping;
 use crate::recording::{Fields, Recording};
 
@@ -58,6 +59,7 @@ pub struct Run {
     connection: Connection,
     correlation_id: i32,
     mapping: Mapping,
+    topics: Topics,
     recording: Recording,
     case: String,
     has_changed: bool,
@@ -70,8 +72,17 @@ impl Run {
     pub fn new(peer: Peer) -> Self {
         let connection = Connection::open(peer.address);
         let mapping = Mapping::new(peer.address.port());
-        let (recording, case) = (Recording::default(), String::new());
-        Self { peer, connection, correlation_id: 0, mapping, recording, case, has_changed: false, with_defaults: false }
+        Self {
+            peer,
+            connection,
+            correlation_id: 0,
+            mapping,
+            topics: Topics::default(),
+            recording: Recording::default(),
+            case: String::new(),
+            has_changed: false,
+            with_defaults: false,
+        }
     }
 
     /// The answers so far; what follows is another group's.
@@ -85,15 +96,23 @@ impl Run {
     }
 
     /// Asks in every version that the API has, and writes the answers down.
-    pub fn step<R: Request>(&mut self, name: &str, request: impl Fn(i16) -> R)
+    pub fn step<R: Request + 'static>(&mut self, name: &str, request: impl Fn(i16) -> R)
     where
         R::Response: 'static,
     {
         self.step_in(name, R::API.spec().versions.clone(), request);
     }
 
+    /// Asks in every version from that one on, and writes the answers down.
+    pub fn step_from<R: Request + 'static>(&mut self, name: &str, first: i16, request: impl Fn(i16) -> R)
+    where
+        R::Response: 'static,
+    {
+        self.step_in(name, first..=*R::API.spec().versions.end(), request);
+    }
+
     /// Asks in those versions, and writes the answers down.
-    pub fn step_in<R: Request>(
+    pub fn step_in<R: Request + 'static>(
         &mut self,
         name: &str,
         versions: impl IntoIterator<Item = i16>,
@@ -107,7 +126,7 @@ impl Run {
     }
 
     /// Asks in one version, and writes the answer down; `None` if there is none.
-    pub fn one<R: Request>(&mut self, name: &str, version: i16, request: &R) -> Option<R::Response>
+    pub fn one<R: Request + 'static>(&mut self, name: &str, version: i16, request: &R) -> Option<R::Response>
     where
         R::Response: 'static,
     {
@@ -121,7 +140,7 @@ impl Run {
     }
 
     /// Sends a request that is not answered when all is well, and writes down what becomes of the connection.
-    pub fn one_way<R: Request>(&mut self, name: &str, version: i16, request: &R) {
+    pub fn one_way<R: Request + 'static>(&mut self, name: &str, version: i16, request: &R) {
         self.send(version, request);
         let sent = self.correlation_id;
         self.send(0, &ApiVersionsRequest::default());
@@ -147,7 +166,7 @@ impl Run {
     }
 
     /// Sends a request as these bytes, size in front, and writes down the answer that they get.
-    pub fn as_bytes<R: Request>(&mut self, name: &str, version: i16, frame: &[u8])
+    pub fn as_bytes<R: Request + 'static>(&mut self, name: &str, version: i16, frame: &[u8])
     where
         R::Response: 'static,
     {
@@ -163,7 +182,7 @@ impl Run {
     }
 
     /// Sends all requests before it takes the first answer, and writes the answers down.
-    pub fn together<R: Request>(&mut self, version: i16, requests: &[(&str, R)])
+    pub fn together<R: Request + 'static>(&mut self, version: i16, requests: &[(&str, R)])
     where
         R::Response: 'static,
     {
@@ -180,8 +199,13 @@ impl Run {
     }
 
     /// Asks, does something else over another connection before the answer is there, and writes the answer down.
-    pub fn parked<R: Request>(&mut self, name: &str, version: i16, request: &R, meanwhile: impl FnOnce(&mut Self))
-    where
+    pub fn parked<R: Request + 'static>(
+        &mut self,
+        name: &str,
+        version: i16,
+        request: &R,
+        meanwhile: impl FnOnce(&mut Self),
+    ) where
         R::Response: 'static,
     {
         self.send(version, request);
@@ -207,13 +231,17 @@ impl Run {
     ///
     /// # Panics
     /// If there is no answer.
-    pub fn ask<R: Request>(&mut self, request: &R) -> R::Response {
+    pub fn ask<R: Request + 'static>(&mut self, request: &R) -> R::Response {
         let response = self.exchange(*R::API.spec().versions.end(), request);
         response.unwrap_or_else(|what| panic!("{what}: {request:?}"))
     }
 
     /// Asks the same until the answer is as wanted, and writes nothing down: for what a broker does in its own time.
-    pub fn await_answer<R: Request>(&mut self, request: &R, is_wanted: impl Fn(&R::Response) -> bool) -> R::Response {
+    pub fn await_answer<R: Request + 'static>(
+        &mut self,
+        request: &R,
+        is_wanted: impl Fn(&R::Response) -> bool,
+    ) -> R::Response {
         let mut response = self.ask(request);
         for _ in 0..200 {
             if is_wanted(&response) {
@@ -249,9 +277,10 @@ impl Run {
     /// Learns which topic has the id.
     pub fn know_topic(&mut self, name: &str, id: TopicId) {
         self.mapping.learn_topic(&id.to_string(), name);
+        self.topics.insert(name.to_owned(), id);
     }
 
-    fn exchange<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, &'static str> {
+    fn exchange<R: Request + 'static>(&mut self, version: i16, request: &R) -> Result<R::Response, &'static str> {
         self.send(version, request);
         let frame = self.receive()?;
         Ok(self.decode(frame, version))
@@ -268,10 +297,10 @@ impl Run {
         Err(what)
     }
 
-    fn send<R: Request>(&mut self, version: i16, request: &R) {
+    fn send<R: Request + 'static>(&mut self, version: i16, request: &R) {
         self.settle(R::API);
         self.correlation_id += 1;
-        let frame = encode_request(version, self.correlation_id, Some("beside-kafka"), request);
+        let frame = ids::encode(version, self.correlation_id, request, &self.topics);
         let frame = frame.unwrap_or_else(|error| panic!("{} version {version}: {error}: {request:?}", R::NAME));
         self.connection.send(&frame.concat());
     }

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ottla::ids::TopicId;
 use ottla::protocol::frame::encode_request;
 use ottla::protocol::messages::create_topics::CreatableTopic;
 use ottla::protocol::messages::describe_configs::DescribeConfigsResource;
@@ -79,7 +80,11 @@ fn frames_that_stop_half_way_take_what_the_limits_say_and_are_given_up_for_other
 /// Produce requests of so many bytes, none of whose batches is good.
 fn large(bytes: usize) -> Vec<u8> {
     let data = |index| PartitionProduceData { index, records: Some(Records::from(Bytes::from(vec![0; bytes / 8]))) };
-    let topic_data = vec![TopicProduceData { name: "nowhere".into(), partition_data: (0..8).map(data).collect() }];
+    let topic_data = vec![TopicProduceData {
+        name: "nowhere".into(),
+        partition_data: (0..8).map(data).collect(),
+        ..Default::default()
+    }];
     let request = ProduceRequest { acks: -1, timeout_ms: 1000, topic_data, ..Default::default() };
     encode_request(9, 1, None, &request).unwrap().concat()
 }
@@ -158,11 +163,21 @@ fn encoded<R: Request>(version: i16, request: &R) -> Vec<u8> {
     encode_request(version, 1, None, request).unwrap().concat()
 }
 
+fn offsets(topic_id: TopicId) -> OffsetFetchRequest {
+    let topic =
+        |_| offset_fetch::OffsetFetchRequestTopics { topic_id, partition_indexes: vec![0], ..Default::default() };
+    let topics = Some((0..100_000).map(topic).collect());
+    let group = offset_fetch::OffsetFetchRequestGroup { group_id: "g".into(), topics, ..Default::default() };
+    OffsetFetchRequest { groups: vec![group], ..Default::default() }
+}
+
 #[test]
 fn requests_that_unfold_stay_within_the_limits() {
     let (broker, beside, before) = start(32 * MIB, 16 * MIB);
     let mut client = broker.connect();
     client.create_topic("t", 1);
+    let long = client.create_topic(&"l".repeat(249), 1);
+    client.ask(&FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() });
     let fetched = |partition| fetch::FetchPartition { partition, ..Default::default() };
     let fetched = vec![fetch::FetchTopic {
         topic: "t".into(),
@@ -173,9 +188,13 @@ fn requests_that_unfold_stay_within_the_limits() {
     let empty_names = [&1_000_000i32.to_be_bytes()[..], &[0; 2_000_000]].concat();
     let configs = |_| DescribeConfigsResource { resource_type: 2, resource_name: "t".into(), configuration_keys: None };
     let partition = |_| PartitionProduceData { index: 0, records: None };
-    let partitions = vec![TopicProduceData { name: "t".into(), partition_data: (0..200_000).map(partition).collect() }];
+    let partitions = vec![TopicProduceData {
+        name: "t".into(),
+        partition_data: (0..200_000).map(partition).collect(),
+        ..Default::default()
+    }];
     let topic = |name| CreatableTopic { name, num_partitions: 1, replication_factor: 1, ..Default::default() };
-    let many: [(&str, Vec<u8>); 6] = [
+    let many: [(&str, Vec<u8>); 7] = [
         ("a million empty names", frame(METADATA, 1, &empty_names)),
         (
             "unknown topics",
@@ -214,6 +233,7 @@ fn requests_that_unfold_stay_within_the_limits() {
                 &CreateTopicsRequest { topics: names(50_000).map(topic).collect(), validate_only: true, timeout_ms: 1 },
             ),
         ),
+        ("offsets of one topic with a long name, by its id", encoded(10, &offsets(long))),
         (
             "partitions to wait for",
             encoded(

@@ -153,7 +153,7 @@ impl IdempotentProducer {
 
     fn request(&self, batch: &Batch) -> ProduceRequest {
         let data = PartitionProduceData { index: self.partition, records: Some(batch.bytes.clone().into()) };
-        let topic = TopicProduceData { name: TOPIC.into(), partition_data: vec![data] };
+        let topic = TopicProduceData { name: TOPIC.into(), partition_data: vec![data], ..Default::default() };
         ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data: vec![topic], ..Default::default() }
     }
 

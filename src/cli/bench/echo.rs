@@ -18,7 +18,7 @@ use super::meter::{Meter, Timing, watch};
 use super::noise::Noise;
 use super::produce::seed;
 use super::setup::runtime;
-use crate::cli::client::{ClientError, read_frame};
+use crate::cli::client::{ClientError, newest, read_frame};
 use crate::cli::connect::{Connect, DEFAULT_TIMEOUT, Failure, print_text};
 use crate::protocol::api::ApiKey;
 
@@ -100,7 +100,7 @@ async fn open(args: &Args, server: &str) -> Result<Vec<Lane>, Failure> {
     let connect = |source| ClientError::Connect { broker: server.to_owned(), source };
     let shape = Shape {
         topic: "ottla-bench",
-        version: *ApiKey::Produce.spec().versions.end(),
+        version: newest(ApiKey::Produce),
         acks: -1,
         timeout_ms: 0,
         record_bytes: args.pace.record_size as usize,

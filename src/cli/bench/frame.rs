@@ -138,7 +138,11 @@ fn encode(shape: &Shape<'_>, partition: i32, batch: &Bytes) -> Result<Vec<u8>, E
         transactional_id: None,
         acks: shape.acks,
         timeout_ms: shape.timeout_ms,
-        topic_data: vec![TopicProduceData { name: shape.topic.into(), partition_data: vec![data] }],
+        topic_data: vec![TopicProduceData {
+            name: shape.topic.into(),
+            partition_data: vec![data],
+            ..TopicProduceData::default()
+        }],
     };
     Ok(encode_request(shape.version, 0, Some(CLIENT_ID), &request)?.concat())
 }

@@ -27,8 +27,18 @@ pub const CLIENT_ID: &str = "ottla";
 /// The version of ApiVersions that is tried first; a broker that lacks it answers with version 0 (KIP-511).
 const API_VERSIONS: i16 = 3;
 
+/// The last versions in which topics have names, of APIs that know only ids from then on: what this client is told are names.
+const NAMES_UPTO: [(ApiKey, i16); 3] = [(ApiKey::Produce, 12), (ApiKey::OffsetCommit, 9), (ApiKey::OffsetFetch, 9)];
+
 /// Room that is made for an announced frame before any of it came.
 const TRUSTED_BYTES: usize = 4 << 20;
+
+/// The newest version in which this client asks.
+#[must_use]
+pub fn newest(api: ApiKey) -> i16 {
+    let named = NAMES_UPTO.iter().find(|(named, _)| *named == api);
+    named.map_or(*api.spec().versions.end(), |(_, upto)| *upto)
+}
 
 /// The versions that a broker speaks.
 #[derive(Clone, Debug, Default)]
@@ -41,13 +51,12 @@ impl Versions {
         self.0.iter().find(|(key, ..)| *key == api.key()).map(|(_, first, last)| (*first, *last))
     }
 
-    /// The newest version that both sides speak.
+    /// The newest version that both sides speak, and that names topics.
     #[must_use]
     pub fn common(&self, api: ApiKey) -> Option<i16> {
         let (first, last) = self.of(api)?;
-        let ours = &api.spec().versions;
-        let newest = last.min(*ours.end());
-        (newest >= first && newest >= *ours.start()).then_some(newest)
+        let newest = last.min(newest(api));
+        (newest >= first && newest >= *api.spec().versions.start()).then_some(newest)
     }
 }
 

@@ -102,7 +102,15 @@ async fn a_broker_that_is_older_is_asked_in_its_own_versions() {
     let connection = with_broker(client, broker).await;
     assert_eq!(connection.version(ApiKey::Metadata).unwrap(), 1);
     let error = connection.version(ApiKey::Fetch).unwrap_err();
-    assert!(error.to_string().ends_with("speaks no version of Fetch, this client speaks 4-17"), "{error}");
+    assert!(error.to_string().ends_with("speaks no version of Fetch, this client speaks 4-18"), "{error}");
+}
+
+#[test]
+fn a_version_that_has_no_names_for_topics_is_not_asked_in() {
+    let of = |api: ApiKey, last| Versions(vec![(api.key(), 0, last)]).common(api);
+    assert_eq!((of(ApiKey::Produce, 13), of(ApiKey::Produce, 11)), (Some(12), Some(11)));
+    assert_eq!((of(ApiKey::OffsetCommit, 10), of(ApiKey::OffsetFetch, 10)), (Some(9), Some(9)));
+    assert_eq!(of(ApiKey::Fetch, 99), Some(18));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ mod error;
 mod leaders;
 
 pub use batches::{Batches, BatchesError};
-pub use connection::{CLIENT_ID, Connection, ReadFrameError, Versions, read_frame, take_frame};
+pub use connection::{CLIENT_ID, Connection, ReadFrameError, Versions, newest, read_frame, take_frame};
 pub use error::ClientError;
 pub use leaders::{Found, ListOffsets, by_leader};
 

@@ -18,6 +18,7 @@ use clap::Subcommand;
 use super::Exit;
 use super::client::{Client, ClientError};
 use super::connect::{self, Failure};
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::DescribeGroupsRequest;
 use crate::protocol::messages::describe_groups::DescribedGroup;
 
@@ -75,6 +76,9 @@ async fn described(client: &mut Client, group: &str) -> Result<DescribedGroup, F
         what: what(),
         problem: "the coordinator's answer does not name it".to_owned(),
     })?;
+    if is_missing(&found) {
+        return Err(Failure::NoGroup(group.to_owned()));
+    }
     if found.error_code.is_error() {
         let refused = ClientError::Refused {
             what: format!("describing {}", what()),
@@ -83,5 +87,28 @@ async fn described(client: &mut Client, group: &str) -> Result<DescribedGroup, F
         };
         return Err(refused.into());
     }
-    if found.group_state == DEAD { Err(Failure::NoGroup(group.to_owned())) } else { Ok(found) }
+    Ok(found)
+}
+
+/// Whether there is no such group: brokers say so in an error from version 6 on, and before that in its state.
+fn is_missing(group: &DescribedGroup) -> bool {
+    group.error_code == ErrorCode::GROUP_ID_NOT_FOUND || (!group.error_code.is_error() && group.group_state == DEAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_missing_however_its_broker_says_it() {
+        let group = |error_code, state: &str| DescribedGroup {
+            error_code,
+            group_state: state.into(),
+            ..DescribedGroup::default()
+        };
+        assert!(is_missing(&group(ErrorCode::NONE, DEAD)));
+        assert!(is_missing(&group(ErrorCode::GROUP_ID_NOT_FOUND, DEAD)));
+        assert!(!is_missing(&group(ErrorCode::NONE, "Empty")));
+        assert!(!is_missing(&group(ErrorCode::NOT_COORDINATOR, "")), "it is somewhere else");
+    }
 }

@@ -175,6 +175,7 @@ impl Sender {
             topic_data: vec![TopicProduceData {
                 name: self.name.as_str().into(),
                 partition_data: partitions.iter().map(data).collect(),
+                ..TopicProduceData::default()
             }],
         }
     }

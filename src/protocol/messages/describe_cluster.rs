@@ -11,6 +11,8 @@ message! {
         include_cluster_authorized_operations: bool [0..],
         /// Whose endpoints: 1 the brokers', 2 the controllers'.
         endpoint_type: i8 [1..] [or 1],
+        /// Whether to list brokers that are fenced, too (KIP-1073).
+        include_fenced_brokers: bool [2..],
     }
 
     /// The cluster's members.
@@ -43,5 +45,7 @@ message! {
         port: i32 [0..],
         /// Its rack, if it has one.
         rack: Option<Text> [0..] [null 0..],
+        /// Whether it is fenced: registered, and not alive.
+        is_fenced: bool [2..],
     }
 }

@@ -41,6 +41,8 @@ message! {
         total_bytes: i64 [4..] [or -1] [ignorable],
         /// What is free on the volume in bytes, or -1.
         usable_bytes: i64 [4..] [or -1] [ignorable],
+        /// Whether it takes no new partitions (KIP-1066).
+        is_cordoned: bool [5..] [ignorable],
     }
 
     /// What it holds of one topic.

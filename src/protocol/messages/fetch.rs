@@ -68,6 +68,8 @@ message! {
         partition_max_bytes: i32 [0..],
         /// The id of the follower's data directory.
         replica_directory_id: [u8; 16] [17..] [tag 0] [ignorable],
+        /// The high watermark that a follower knows; the largest number for none (KIP-1166).
+        high_watermark: i64 [18..] [tag 1] [or i64::MAX] [ignorable],
     }
 
     /// Partitions that leave the session.

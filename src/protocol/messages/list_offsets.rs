@@ -13,6 +13,8 @@ message! {
         isolation_level: i8 [2..],
         /// The topics.
         topics: Vec<ListOffsetsTopic> [0..],
+        /// For how many milliseconds the broker may look in tiered storage (KIP-1075).
+        timeout_ms: i32 [10..] [ignorable],
     }
 
     /// The offsets to find in one topic.

@@ -40,6 +40,8 @@ message! {
         topics: Vec<MetadataResponseTopic> [0..],
         /// A bit set of what the client may do with the cluster; the lowest value means that it was not asked.
         cluster_authorized_operations: i32 [8..=10] [or i32::MIN],
+        /// What went wrong with the request as a whole, if anything.
+        error_code: ErrorCode [13..] [ignorable],
     }
 
     /// A broker.

@@ -1,5 +1,6 @@
 //! Produce: appends record batches to partitions.
 
+use crate::ids::TopicId;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::value::{Records, Text};
 use crate::protocol::wire::message;
@@ -21,6 +22,8 @@ message! {
     part TopicProduceData {
         /// The name.
         name: Text [0..=12] [ignorable],
+        /// The topic's id.
+        topic_id: TopicId [13..] [ignorable],
         /// The batches, by partition.
         partition_data: Vec<PartitionProduceData> [0..],
     }
@@ -47,6 +50,8 @@ message! {
     part TopicProduceResponse {
         /// The name.
         name: Text [0..=12] [ignorable],
+        /// The topic's id.
+        topic_id: TopicId [13..] [ignorable],
         /// Where the batches went, by partition.
         partition_responses: Vec<PartitionProduceResponse> [0..],
     }

@@ -31,6 +31,7 @@ pub async fn handle(call: &Call, request: DescribeClusterRequest) -> DescribeClu
             host: context.advertised_host.as_str().into(),
             port: context.advertised_port,
             rack: context.rack.as_deref().map(Into::into),
+            is_fenced: false,
         }],
         ..Default::default()
     };

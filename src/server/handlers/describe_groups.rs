@@ -5,10 +5,14 @@ use std::collections::HashSet;
 use super::{authorized, group};
 use crate::machine::groups::Answer;
 use crate::machine::groups::coordinator::Coordinator;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::describe_groups::DescribedGroup;
 use crate::protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 use crate::protocol::value::Text;
 use crate::server::dispatch::Call;
+
+/// The first version whose clients are told that there is no such group, and not that it is dead (KIP-1043).
+const MISSING_GROUPS_FROM: i16 = 6;
 
 /// Handles one DescribeGroups request.
 pub async fn handle(call: &Call, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
@@ -33,6 +37,11 @@ async fn describe(call: &Call, id: &Text) -> DescribedGroup {
     });
     match asked.await {
         Ok(Answer::Described(Some(described))) => described,
+        Ok(Answer::Described(None)) if call.version() >= MISSING_GROUPS_FROM => DescribedGroup {
+            error_code: ErrorCode::GROUP_ID_NOT_FOUND,
+            error_message: Some(format!("There is no group {id}.").into()),
+            ..Coordinator::dead(id)
+        },
         Ok(Answer::Described(None)) => Coordinator::dead(id),
         Ok(other) => panic!("a describe was told {other:?}"),
         Err(error_code) => DescribedGroup { error_code, group_id: id.clone(), ..Default::default() },

@@ -56,6 +56,7 @@ pub async fn handle(call: &Call, request: DescribeLogDirsRequest) -> DescribeLog
         topics: if error_code.is_error() { Vec::new() } else { topics },
         total_bytes: bytes(total),
         usable_bytes: bytes(free),
+        is_cordoned: false,
     };
     DescribeLogDirsResponse { results: vec![result], ..Default::default() }
 }

@@ -1,12 +1,13 @@
 //! What the handlers of group requests have in common: which partition coordinates a group, and how its coordinator is asked.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rand::Rng;
 use tokio::time::Instant;
 
 use super::create_topics;
-use crate::ids::{PartitionId, PartitionIndex};
+use crate::ids::{PartitionId, PartitionIndex, TopicId};
 use crate::machine::controller::names::OFFSETS_TOPIC;
 use crate::machine::groups::{Answer, Ticket};
 use crate::protocol::error_code::ErrorCode;
@@ -75,6 +76,17 @@ pub(super) async fn make_coordinators(call: &Call) -> Result<(), ErrorCode> {
     let deadline = Instant::now() + CREATE_TIME_MAX;
     let made = create_topics::create_and_wait(call, topic, deadline).await;
     made.map_err(|_| ErrorCode::COORDINATOR_NOT_AVAILABLE)
+}
+
+/// The names of the topics that a request names by id. A topic that it names again and again is looked up once.
+#[derive(Default)]
+pub(super) struct Names(HashMap<TopicId, Option<Text>>);
+
+impl Names {
+    /// The topic's name, if there is such a topic.
+    pub(super) fn of(&mut self, call: &Call, id: TopicId) -> Option<Text> {
+        self.0.entry(id).or_insert_with(|| call.context.controller.topic_name(id)).clone()
+    }
 }
 
 /// Asks a group's coordinator.

@@ -27,8 +27,8 @@ enum Wanted {
     Latest,
     Earliest,
     MaxTimestamp,
-    /// The last offset that has moved to tiered storage, which there is none of.
-    LatestTiered,
+    /// The last offset that has moved to tiered storage, or the first that will: there is no such storage.
+    Tiered,
     Time(Timestamp),
 }
 
@@ -41,7 +41,8 @@ impl Wanted {
             -3 => (Self::MaxTimestamp, 7),
             // The start of what is on this broker, which is all there is.
             -4 => (Self::Earliest, 8),
-            -5 => (Self::LatestTiered, 9),
+            -5 => (Self::Tiered, 9),
+            -6 => (Self::Tiered, 11),
             0.. => (Self::Time(Timestamp(timestamp)), 0),
             _ => return None,
         };
@@ -121,7 +122,7 @@ async fn find(
     Ok(match wanted {
         Wanted::Latest => at(end, marks.term),
         Wanted::Earliest => at(marks.log_start, replica.log().epoch_at(marks.log_start)),
-        Wanted::LatestTiered => Found { offset: UNKNOWN, timestamp: UNKNOWN, epoch: None },
+        Wanted::Tiered => Found { offset: UNKNOWN, timestamp: UNKNOWN, epoch: None },
         Wanted::MaxTimestamp | Wanted::Time(_) => by_time(call, &replica, wanted, marks.log_start, end).await?,
     })
 }
@@ -154,8 +155,9 @@ mod tests {
         assert_eq!(Wanted::from_wire(-2, 1), Some(Wanted::Earliest));
         assert_eq!((Wanted::from_wire(-3, 6), Wanted::from_wire(-3, 7)), (None, Some(Wanted::MaxTimestamp)));
         assert_eq!((Wanted::from_wire(-4, 7), Wanted::from_wire(-4, 8)), (None, Some(Wanted::Earliest)));
-        assert_eq!((Wanted::from_wire(-5, 8), Wanted::from_wire(-5, 9)), (None, Some(Wanted::LatestTiered)));
-        assert_eq!(Wanted::from_wire(-6, 9), None);
+        assert_eq!((Wanted::from_wire(-5, 8), Wanted::from_wire(-5, 9)), (None, Some(Wanted::Tiered)));
+        assert_eq!((Wanted::from_wire(-6, 10), Wanted::from_wire(-6, 11)), (None, Some(Wanted::Tiered)));
+        assert_eq!(Wanted::from_wire(-7, 11), None);
         assert_eq!(Wanted::from_wire(0, 1), Some(Wanted::Time(Timestamp(0))));
     }
 }

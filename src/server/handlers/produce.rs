@@ -6,11 +6,13 @@ use tokio::time::{Duration, Instant};
 
 use super::produce_check::{Checked, NO_APPEND_TIME, check};
 use crate::ids::{Offset, PartitionId, PartitionIndex, TopicId};
+use crate::machine::controller::Controller;
 use crate::machine::controller::names::is_internal;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::frame::decode_request;
 use crate::protocol::messages::produce::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse, TopicProduceResponse,
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse, TopicProduceData,
+    TopicProduceResponse,
 };
 use crate::protocol::messages::{ProduceRequest, ProduceResponse};
 use crate::replica::{Submission, SubmitError, Submitted};
@@ -18,6 +20,9 @@ use crate::server::connection::{ConnectionError, Reply, Slot};
 use crate::server::dispatch::Call;
 use crate::server::error;
 use crate::server::memory::Held;
+
+/// The first version that names topics by id (KIP-516).
+const IDS_FROM: i16 = 13;
 
 /// What became of one partition's batch, as far as it is known.
 enum Outcome {
@@ -44,12 +49,12 @@ pub async fn handle(call: &Call, body: Bytes, memory: &mut Held) -> Result<Slot,
     let deadline = (acks == -1).then(|| Instant::now() + patience);
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data.into_iter().filter(|topic| !topic.partition_data.is_empty()) {
-        let found = call.context.controller.topic_id(&topic.name);
+        let (found, is_internal) = find(call, &topic);
         let mut outcomes = Vec::with_capacity(topic.partition_data.len());
         for partition in topic.partition_data {
             let outcome = match acks {
                 // What stands there is the coordinators' own.
-                -1..=1 if found.is_some() && is_internal(&topic.name) => {
+                -1..=1 if is_internal && found.is_ok_and(|topic| exists(call, topic, partition.index)) => {
                     Outcome::Known(Box::new(failed(partition.index, ErrorCode::INVALID_TOPIC_EXCEPTION)))
                 }
                 -1..=1 => submit(call, found, partition).await,
@@ -57,20 +62,37 @@ pub async fn handle(call: &Call, body: Bytes, memory: &mut Held) -> Result<Slot,
             };
             outcomes.push(outcome);
         }
-        topics.push((topic.name, outcomes));
+        topics.push((topic.name, topic.topic_id, outcomes));
     }
     let call = call.clone();
     Ok(Slot::later(async move {
         let mut response = ProduceResponse::default();
-        for (name, outcomes) in topics {
+        for (name, topic_id, outcomes) in topics {
             let mut partition_responses = Vec::with_capacity(outcomes.len());
             for outcome in outcomes {
                 partition_responses.push(settle(&call, outcome, deadline).await);
             }
-            response.responses.push(TopicProduceResponse { name, partition_responses });
+            response.responses.push(TopicProduceResponse { name, topic_id, partition_responses });
         }
         finish(&call, acks, response)
     }))
+}
+
+/// The topic that is meant, and whether it is one of the cluster's own.
+fn find(call: &Call, topic: &TopicProduceData) -> (Result<TopicId, ErrorCode>, bool) {
+    if call.version() < IDS_FROM {
+        let found = call.context.controller.topic_id(&topic.name);
+        return (found.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), is_internal(&topic.name));
+    }
+    let name_is_internal = |controller: &Controller| Some(is_internal(&controller.topic_by_id(topic.topic_id)?.name));
+    match call.context.controller.read(name_is_internal) {
+        Some(is_internal) => (Ok(topic.topic_id), is_internal),
+        None => (Err(ErrorCode::UNKNOWN_TOPIC_ID), false),
+    }
+}
+
+fn exists(call: &Call, topic: TopicId, index: i32) -> bool {
+    call.context.controller.has_partition(PartitionId { topic, partition: PartitionIndex(index) })
 }
 
 fn finish(call: &Call, acks: i16, mut response: ProduceResponse) -> Reply {
@@ -105,10 +127,13 @@ pub(super) fn failed(index: i32, error_code: ErrorCode) -> PartitionProduceRespo
     }
 }
 
-async fn submit(call: &Call, topic: Option<TopicId>, data: PartitionProduceData) -> Outcome {
+async fn submit(call: &Call, topic: Result<TopicId, ErrorCode>, data: PartitionProduceData) -> Outcome {
     let index = data.index;
     let known = |response| Outcome::Known(Box::new(response));
-    let Some(topic) = topic else { return known(failed(index, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) };
+    let topic = match topic {
+        Ok(topic) => topic,
+        Err(code) => return known(failed(index, code)),
+    };
     let id = PartitionId { topic, partition: PartitionIndex(index) };
     let Some(replica) = call.context.replicas.get(id) else {
         return known(failed(index, error::missing_partition(&call.context, id)));

@@ -1,8 +1,10 @@
 //! FindCoordinator, and InitProducerId for transactions. Last, because Kafka makes its internal topics then.
 
 use ottla::protocol::error_code::ErrorCode;
-use ottla::protocol::messages::{FindCoordinatorRequest, InitProducerIdRequest};
+use ottla::protocol::messages::metadata::MetadataRequestTopic;
+use ottla::protocol::messages::{FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest};
 
+use super::kit::{batch, produce};
 use crate::run::Run;
 
 const GROUP: i8 = 0;
@@ -14,6 +16,7 @@ pub fn cases(run: &mut Run) {
     one(run);
     several(run);
     transactions(run);
+    internal(run);
 }
 
 fn find(kind: i8, keys: &[&str], version: i16) -> FindCoordinatorRequest {
@@ -44,6 +47,9 @@ fn one(run: &mut Run) {
     for kind in [3, 99, -1] {
         run.step_in(&format!("key type {kind}"), 1..=6, |version| find(kind, &["x"], version));
     }
+    // Group, topic id and partition.
+    let key = "g:AAAAAAAAAAAAAAAAAAAAAQ:0";
+    run.step_in("of a share group", 1..=6, |version| find(SHARE, &[key], version));
     run.step_in("of a share group, its key malformed", 1..=6, |version| find(SHARE, &["x"], version));
 }
 
@@ -67,4 +73,15 @@ fn transactions(run: &mut Run) {
     run.step("the same again", |version| transactional(&format!("t-v{version}"), 60_000));
     run.step("no timeout", |_| transactional("t", 0));
     run.step("a timeout that is too long", |_| transactional("t", i32::MAX));
+}
+
+/// Nobody but the coordinators writes to their topic.
+fn internal(run: &mut Run) {
+    run.case("the coordinators' topic");
+    let name = "__consumer_offsets";
+    let asked = MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
+    let topics = run.ask(&MetadataRequest { topics: Some(vec![asked]), ..Default::default() }).topics;
+    run.know_topic(name, topics[0].topic_id);
+    run.step("Produce", |_| produce(-1, &[(name, 0, Some(batch(1, &["a"])))]));
+    run.step("Produce to no partition", |_| produce(-1, &[(name, 99, Some(batch(1, &["a"])))]));
 }

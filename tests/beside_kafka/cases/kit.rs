@@ -6,15 +6,19 @@ use ottla::protocol::batch::{BatchHeader, HEADER_BYTES, stamp_crc};
 use ottla::protocol::compression::Compression;
 use ottla::protocol::error_code::ErrorCode;
 use ottla::protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
+use ottla::protocol::messages::delete_topics::DeleteTopicState;
+use ottla::protocol::messages::metadata::MetadataRequestTopic;
 use ottla::protocol::messages::produce::{PartitionProduceData, TopicProduceData};
-use ottla::protocol::messages::{CreateTopicsRequest, InitProducerIdRequest, ProduceRequest};
+use ottla::protocol::messages::{
+    CreateTopicsRequest, DeleteTopicsRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest,
+};
 use ottla::protocol::record::{BatchBuilder, NewRecord, Producer};
 use ottla::protocol::value::Records;
+use ottla::protocol::wire::Request;
 
+pub use crate::ids::NO_TOPIC;
 use crate::run::Run;
 
-/// An id that no topic has.
-pub const NO_TOPIC: TopicId = TopicId([0x5a; 16]);
 /// What a request waits for at most.
 pub const TIMEOUT_MS: i32 = 30_000;
 
@@ -24,6 +28,11 @@ pub fn warm_up(run: &mut Run) {
     run.learn_epoch("warm-up");
     // Kafka reserves its first producer ids when somebody asks.
     run.await_answer(&InitProducerIdRequest::default(), |response| response.error_code == ErrorCode::NONE);
+}
+
+/// Every version of an API.
+pub fn versions<R: Request>() -> impl Iterator<Item = i16> {
+    R::API.spec().versions.clone()
 }
 
 /// A topic that keeps its records for ever (they are from 1970), with these configs.
@@ -47,6 +56,21 @@ pub fn create(run: &mut Run, name: &str, partitions: i32, configs: &[(&str, &str
     assert_eq!(response.topics[0].error_code, ErrorCode::NONE, "{name}: {:?}", response.topics[0].error_message);
     run.know_topic(name, response.topics[0].topic_id);
     response.topics[0].topic_id
+}
+
+/// Deletes a topic, creates it again, and waits until the new one is led. Its old id is nobody's then.
+pub fn recreate(run: &mut Run, name: &str, partitions: i32) -> TopicId {
+    let state = DeleteTopicState { name: Some(name.into()), ..Default::default() };
+    let topics = vec![state];
+    let deleted = run.ask(&DeleteTopicsRequest { topics, timeout_ms: TIMEOUT_MS, ..Default::default() });
+    assert_eq!(deleted.responses[0].error_code, ErrorCode::NONE, "{name}");
+    let id = create(run, name, partitions, &[]);
+    let topics = Some(vec![MetadataRequestTopic { topic_id: id, name: None }]);
+    run.await_answer(&MetadataRequest { topics, ..Default::default() }, |response| {
+        let topic = &response.topics[0];
+        topic.error_code == ErrorCode::NONE && topic.partitions.iter().all(|partition| partition.leader_id >= 0)
+    });
+    id
 }
 
 /// A batch of one record for each value, one millisecond apart from `timestamp` on.
@@ -86,7 +110,11 @@ pub fn produce(acks: i16, parts: &[(&str, i32, Option<Bytes>)]) -> ProduceReques
         let data = PartitionProduceData { index: *index, records: records.clone().map(Records::from) };
         match topic_data.last_mut() {
             Some(last) if last.name == *topic => last.partition_data.push(data),
-            _ => topic_data.push(TopicProduceData { name: (*topic).into(), partition_data: vec![data] }),
+            _ => topic_data.push(TopicProduceData {
+                name: (*topic).into(),
+                partition_data: vec![data],
+                ..Default::default()
+            }),
         }
     }
     ProduceRequest { acks, timeout_ms: TIMEOUT_MS, topic_data, ..Default::default() }

@@ -2,13 +2,14 @@
 
 use ottla::ids::TopicId;
 use ottla::protocol::error_code::ErrorCode;
+use ottla::protocol::messages::describe_log_dirs::DescribableLogDirTopic;
 use ottla::protocol::messages::describe_topic_partitions::{Cursor, TopicRequest};
 use ottla::protocol::messages::metadata::MetadataRequestTopic;
 use ottla::protocol::messages::{
     DescribeClusterRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, MetadataRequest,
 };
 
-use super::kit::{NO_TOPIC, create};
+use super::kit::{NO_TOPIC, create, versions};
 use crate::run::Run;
 
 /// The cases.
@@ -45,8 +46,8 @@ fn whole(run: &mut Run) {
         topics: if version == 0 { Some(Vec::new()) } else { None },
         ..Default::default()
     });
-    run.step_in("an empty list is none", 1..=12, |_| named(&[]));
-    run.step_in("with operations", 8..=12, |version| MetadataRequest {
+    run.step_from("an empty list is none", 1, |_| named(&[]));
+    run.step_from("with operations", 8, |version| MetadataRequest {
         include_topic_authorized_operations: true,
         include_cluster_authorized_operations: version <= 10,
         ..named(&["meta-a", "meta-b"])
@@ -57,7 +58,7 @@ fn by_name(run: &mut Run) {
     run.case("by name");
     run.step("two that exist", |_| named(&["meta-b", "meta-a"]));
     run.step("one named twice", |_| named(&["meta-a", "meta-a"]));
-    run.step_in("one that does not exist", 4..=12, |version| only_asked(&["meta-none", "meta-a"], version));
+    run.step_from("one that does not exist", 4, |version| only_asked(&["meta-none", "meta-a"], version));
     let long = "x".repeat(250);
     for (what, name) in [
         ("an empty name", ""),
@@ -68,7 +69,7 @@ fn by_name(run: &mut Run) {
         ("too long", &long),
         ("a name that collides", "meta_a"),
     ] {
-        run.step_in(what, 4..=12, |version| only_asked(&[name], version));
+        run.step_from(what, 4, |version| only_asked(&[name], version));
     }
     for name in ["", "a/b", &long] {
         run.step(&format!("to be created: {}", &name[..name.len().min(3)]), |_| named(&[name]));
@@ -81,12 +82,12 @@ fn by_id(run: &mut Run, id: TopicId) {
         topics: Some(ids.iter().map(|id| MetadataRequestTopic { topic_id: *id, name: name.map(Into::into) }).collect()),
         ..Default::default()
     };
-    run.step_in("one that exists", 10..=12, |_| asked(&[id], None));
-    run.step_in("one that does not exist", 12..=12, |_| asked(&[NO_TOPIC, id], None));
-    run.step_in("the same twice", 12..=12, |_| asked(&[id, id], None));
-    run.step_in("id and name", 10..=12, |_| asked(&[id], Some("meta-b")));
-    run.step_in("neither", 10..=12, |_| asked(&[TopicId::ZERO], None));
-    run.step_in("by id and by name", 12..=12, |_| MetadataRequest {
+    run.step_from("one that exists", 10, |_| asked(&[id], None));
+    run.step_from("one that does not exist", 12, |_| asked(&[NO_TOPIC, id], None));
+    run.step_from("the same twice", 12, |_| asked(&[id, id], None));
+    run.step_from("id and name", 10, |_| asked(&[id], Some("meta-b")));
+    run.step_from("neither", 10, |_| asked(&[TopicId::ZERO], None));
+    run.step_from("by id and by name", 12, |_| MetadataRequest {
         topics: Some(vec![
             MetadataRequestTopic { topic_id: id, name: None },
             MetadataRequestTopic { topic_id: TopicId::ZERO, name: Some("meta-b".into()) },
@@ -98,7 +99,7 @@ fn by_id(run: &mut Run, id: TopicId) {
 fn created(run: &mut Run) {
     run.case("created by asking");
     run.step("the first answer", |version| named(&[&format!("meta-made-v{version}")]));
-    for version in 0..=12 {
+    for version in versions::<MetadataRequest>() {
         let name = format!("meta-made-v{version}");
         let request = named(&[&name]);
         let response = run.await_answer(&request, |response| {
@@ -107,7 +108,7 @@ fn created(run: &mut Run) {
         run.know_topic(&name, response.topics[0].topic_id);
     }
     run.step("once it is there", |version| named(&[&format!("meta-made-v{version}")]));
-    run.step_in("an internal topic", 4..=12, |version| only_asked(&["__transaction_state"], version));
+    run.step_from("an internal topic", 4, |version| only_asked(&["__transaction_state"], version));
 }
 
 fn cluster(run: &mut Run) {
@@ -117,8 +118,12 @@ fn cluster(run: &mut Run) {
         include_cluster_authorized_operations: true,
         ..Default::default()
     });
+    run.step_from("with fenced brokers", 2, |_| DescribeClusterRequest {
+        include_fenced_brokers: true,
+        ..Default::default()
+    });
     for endpoint_type in [0, 2, 3, 99] {
-        run.step_in(&format!("endpoint type {endpoint_type}"), 1..=1, |_| DescribeClusterRequest {
+        run.step_from(&format!("endpoint type {endpoint_type}"), 1, |_| DescribeClusterRequest {
             endpoint_type,
             ..Default::default()
         });
@@ -129,6 +134,14 @@ fn cluster(run: &mut Run) {
 fn log_dirs(run: &mut Run) {
     run.case("DescribeLogDirs");
     run.step("all topics", |_| DescribeLogDirsRequest { topics: None });
+    let asked = |topic: &str, partitions: &[i32]| DescribableLogDirTopic {
+        topic: topic.into(),
+        partitions: partitions.to_vec(),
+    };
+    run.step("some partitions", |_| DescribeLogDirsRequest {
+        topics: Some(vec![asked("meta-b", &[1, 7]), asked("meta-none", &[0])]),
+    });
+    run.step("none", |_| DescribeLogDirsRequest { topics: Some(Vec::new()) });
 }
 
 fn described(names: &[&str], limit: i32, cursor: Option<(&str, i32)>) -> DescribeTopicPartitionsRequest {

@@ -6,6 +6,7 @@ mod configs;
 mod consumer_groups;
 mod coordinators;
 mod fetch;
+mod group_offsets;
 mod groups;
 mod kit;
 mod metadata;
@@ -37,7 +38,7 @@ const GROUPS: &[Group] = &[
     // Last: Kafka makes its internal topics.
     ("coordinators", coordinators::cases),
     ("groups", groups::cases),
-    ("group_offsets", groups::offsets),
+    ("group_offsets", group_offsets::cases),
     ("consumer_groups", consumer_groups::cases),
 ];
 

@@ -49,13 +49,19 @@ fn list_offsets(run: &mut Run) {
     for timestamp in [-1, -2, -3, -4, -5, -6, -7, 0, 1, 1000, 1001, 2001, 3000, 3002, 3003, i64::MAX] {
         run.step(&format!("timestamp {timestamp}"), |_| listed("offsets", &[(0, -1, timestamp)]));
     }
-    for timestamp in [-1, -2, -3, -4, -5, 0] {
+    for timestamp in [-1, -2, -3, -4, -5, -6, 0] {
         run.step(&format!("timestamp {timestamp} in an empty partition"), |_| listed("offsets", &[(1, -1, timestamp)]));
     }
-    run.step_in("read committed", 2..=9, |_| ListOffsetsRequest {
+    run.step_from("read committed", 2, |_| ListOffsetsRequest {
         isolation_level: 1,
         ..listed("offsets", &[(0, -1, -1), (1, -1, -1)])
     });
+    for (what, timeout_ms) in [("some", 30_000), ("a negative", -1)] {
+        run.step_from(&format!("{what} time to wait"), 10, |_| ListOffsetsRequest {
+            timeout_ms,
+            ..listed("offsets", &[(0, -1, -2), (1, -1, 5)])
+        });
+    }
     run.step("nothing", |_| ListOffsetsRequest { replica_id: -1, ..Default::default() });
     run.step("as the debugger", |_| ListOffsetsRequest { replica_id: -2, ..listed("offsets", &[(0, -1, -1)]) });
     run.step("as a follower", |_| ListOffsetsRequest { replica_id: 5, ..listed("offsets", &[(0, -1, -1)]) });
@@ -70,14 +76,14 @@ fn stored_otherwise(run: &mut Run) {
     }
     append(run, "offsets-packed", 0, batch(500, &["late"]));
     for timestamp in [-3, 0, 501, 1001, 1003, 1011, 1022, 1032, 1042, 1043] {
-        let versions = if timestamp < 0 { 7..=9 } else { 1..=9 };
-        run.step_in(&format!("timestamp {timestamp}"), versions, |_| listed("offsets-packed", &[(0, -1, timestamp)]));
+        let first = if timestamp < 0 { 7 } else { 1 };
+        run.step_from(&format!("timestamp {timestamp}"), first, |_| listed("offsets-packed", &[(0, -1, timestamp)]));
     }
     create(run, "offsets-now", 1, &[("message.timestamp.type", "LogAppendTime")]);
     append(run, "offsets-now", 0, batch(1000, &["a", "b", "c"]));
     for timestamp in [-3, 0, 1001, i64::MAX] {
-        let versions = if timestamp < 0 { 7..=9 } else { 1..=9 };
-        run.step_in(&format!("the broker's time, {timestamp}"), versions, |_| {
+        let first = if timestamp < 0 { 7 } else { 1 };
+        run.step_from(&format!("the broker's time, {timestamp}"), first, |_| {
             listed("offsets-now", &[(0, -1, timestamp)])
         });
     }
@@ -91,10 +97,10 @@ fn list_offsets_errors(run: &mut Run) {
     run.step("a name that cannot be", |_| listed("a/b", &[(0, -1, -1)]));
     run.step("a partition twice", |_| listed("offsets", &[(0, -1, -1), (0, -1, -2), (1, -1, -2)]));
     let epoch = run.epoch();
-    run.step_in("the right epoch", 4..=9, |_| listed("offsets", &[(0, epoch, -1)]));
-    run.step_in("an epoch from the future", 4..=9, |_| listed("offsets", &[(0, epoch + 1, -1)]));
-    run.step_in("an epoch from the future, by time", 4..=9, |_| listed("offsets", &[(0, epoch + 1, 5)]));
-    run.step_in("no such partition of that epoch", 4..=9, |_| listed("offsets", &[(7, epoch + 1, 5)]));
+    run.step_from("the right epoch", 4, |_| listed("offsets", &[(0, epoch, -1)]));
+    run.step_from("an epoch from the future", 4, |_| listed("offsets", &[(0, epoch + 1, -1)]));
+    run.step_from("an epoch from the future, by time", 4, |_| listed("offsets", &[(0, epoch + 1, 5)]));
+    run.step_from("no such partition of that epoch", 4, |_| listed("offsets", &[(7, epoch + 1, 5)]));
 }
 
 /// A request for one or several (partition, current epoch, epoch).

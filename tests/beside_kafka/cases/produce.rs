@@ -5,10 +5,13 @@ use ottla::ids::TopicId;
 use ottla::protocol::batch::{Attributes, BatchHeader, HEADER_BYTES};
 use ottla::protocol::compression::Compression;
 use ottla::protocol::messages::ProduceRequest;
+use ottla::protocol::messages::produce::{PartitionProduceData, TopicProduceData};
 use ottla::protocol::record::{BatchBuilder, NewRecord};
 
 use super::fetch::{self, Want};
-use super::kit::{append, batch, batch_of, create, produce, sequenced, with_header};
+use super::kit::{
+    NO_TOPIC, TIMEOUT_MS, append, batch, batch_of, create, produce, recreate, sequenced, versions, with_header,
+};
 use crate::run::Run;
 
 /// The cases.
@@ -16,6 +19,7 @@ pub fn cases(run: &mut Run) {
     create(run, "produce", 2, &[]);
     good(run);
     no_place(run);
+    by_id(run);
     acks(run);
     no_batch(run);
     damaged(run);
@@ -76,12 +80,39 @@ fn no_place(run: &mut Run) {
     run.step("an internal topic", |_| produce(-1, &[("__consumer_offsets", 0, Some(batch(1, &["a"])))]));
 }
 
+/// Topics by id, in the versions that have no names.
+fn by_id(run: &mut Run) {
+    run.case("by topic id");
+    let name = "produce-ids";
+    let id = create(run, name, 2, &[]);
+    let to = |topics: &[(TopicId, i32)]| {
+        let topic = |(topic_id, index): &(TopicId, i32)| TopicProduceData {
+            topic_id: *topic_id,
+            partition_data: vec![PartitionProduceData { index: *index, records: Some(batch(1, &["a"]).into()) }],
+            ..Default::default()
+        };
+        let topic_data = topics.iter().map(topic).collect();
+        ProduceRequest { acks: -1, timeout_ms: TIMEOUT_MS, topic_data, ..Default::default() }
+    };
+    run.step_from("one that exists", 13, |_| to(&[(id, 0)]));
+    run.step_from("one that does not exist", 13, |_| to(&[(NO_TOPIC, 0)]));
+    run.step_from("no id", 13, |_| to(&[(TopicId::ZERO, 0)]));
+    run.step_from("no such partition", 13, |_| to(&[(id, 9)]));
+    run.step_from("one of two exists", 13, |_| to(&[(NO_TOPIC, 0), (id, 0)]));
+    run.step_from("one in two parts", 13, |_| to(&[(id, 0), (id, 1)]));
+    run.one_way("acks 0", 13, &ProduceRequest { acks: 0, ..to(&[(id, 0)]) });
+    run.one_way("acks 0, one that does not exist", 13, &ProduceRequest { acks: 0, ..to(&[(NO_TOPIC, 0)]) });
+    let again = recreate(run, name, 2);
+    run.step_from("one that was", 13, |_| to(&[(id, 0)]));
+    run.step_from("one that was, and the one that is", 13, |_| to(&[(id, 0), (again, 0)]));
+}
+
 fn acks(run: &mut Run) {
     run.case("acks");
     for acks in [-2, 2, 100] {
         run.step(&format!("acks {acks}"), |_| produce(acks, &[(TOPIC, 0, Some(batch(1, &["a"])))]));
     }
-    for version in 3..=11 {
+    for version in versions::<ProduceRequest>() {
         run.one_way("acks 0", version, &produce(0, &[(TOPIC, 0, Some(batch(1, &["a"])))]));
         run.one_way("acks 0 with an error", version, &produce(0, &[(TOPIC, 9, Some(batch(1, &["a"])))]));
         run.one_way("acks 0 with nothing", version, &produce(0, &[]));
@@ -265,7 +296,7 @@ fn compacted(run: &mut Run) {
 pub fn idempotence(run: &mut Run) {
     create(run, "idempotent", 1, &[]);
     run.case("sequences");
-    for version in 3..=11 {
+    for version in versions::<ProduceRequest>() {
         let id = 7000 + i64::from(version);
         let mut send = |step: &str, epoch: i16, sequence: i32, values: &[&str]| {
             let request = produce(-1, &[("idempotent", 0, Some(sequenced(id, epoch, sequence, values)))]);

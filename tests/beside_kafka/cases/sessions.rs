@@ -8,7 +8,7 @@ use super::fetch::{Want, request};
 use super::kit::{NO_TOPIC, append, batch, create};
 use crate::run::Run;
 
-const VERSIONS: std::ops::RangeInclusive<i16> = 7..=17;
+const VERSIONS: std::ops::RangeInclusive<i16> = 7..=18;
 
 /// The cases.
 pub fn cases(run: &mut Run) {
