@@ -102,6 +102,7 @@ class KafkaPython(scenarios.Client):
         eventually("partitions", lambda: self.partitions(topic), [0, 1, 2, 3, 4])
         self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "7654321"})])
         self.move_log_start(topic)
+        expect("the version of Kafka", self.admin.get_broker_version_data(1).broker_version, (4, 3))
         expect("brokers", len(self.admin.describe_cluster()["brokers"]), 1)
         self.admin.delete_topics([topic])
         eventually("still listed", lambda: topic in self.admin.list_topics(), False)

@@ -108,6 +108,8 @@ final class Administration {
         var cluster = admin.describeCluster();
         ClientTest.expect("nodes", get(cluster.nodes()).size(), 1);
         ClientTest.expect("cluster id is empty", get(cluster.clusterId()).isEmpty(), false);
+        var features = get(admin.describeFeatures().featureMetadata()).finalizedFeatures();
+        ClientTest.expect("group.version", (int) features.get("group.version").maxVersionLevel(), 1);
         int broker = get(cluster.controller()).id();
         var dirs = get(admin.describeLogDirs(List.of(broker)).allDescriptions()).get(broker);
         var held = dirs.values().stream().map(dir -> dir.replicaInfos().get(new TopicPartition(topic, 0)));
