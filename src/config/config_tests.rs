@@ -53,6 +53,8 @@ fn every_key_can_be_set() {
         initial_rebalance_delay_ms = 0
         session_timeout_min_ms = 1
         session_timeout_max_ms = 2
+        consumer_session_timeout_ms = 9
+        consumer_heartbeat_interval_ms = 8
         members = 3
         offsets_retention_minutes = 4
         [limits]
@@ -76,6 +78,8 @@ fn every_key_can_be_set() {
     assert_eq!(config.kafka.advertised(9093), HostPort::new("broker.example.com", 9093));
     assert_eq!(config.topics.partitions, 16);
     assert_eq!((config.topics.retention_ms, config.topics.retention_bytes), (None, Some(1_000_000)));
+    let consumers = (config.groups.consumer_session_timeout_ms, config.groups.consumer_heartbeat_interval_ms);
+    assert_eq!(consumers, (9, 8));
     assert_eq!((config.groups.initial_rebalance_delay_ms, config.groups.offsets_retention_minutes), (0, 4));
     assert_eq!(config.limits.producer_idle_seconds, 14);
     assert_eq!(config.log.format, LogFormat::Json);

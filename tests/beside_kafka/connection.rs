@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-/// Longer than any answer takes: Kafka leaves a request unanswered, and its connection open, where its handler fails.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
-
 /// What came back.
 pub enum Reply {
     /// A frame, without its size.
@@ -23,10 +20,10 @@ pub enum Reply {
 pub struct Connection(TcpStream);
 
 impl Connection {
-    /// Connects.
-    pub fn open(address: SocketAddr) -> Self {
+    /// Connects. No answer takes as long as `patience`.
+    pub fn open(address: SocketAddr, patience: Duration) -> Self {
         let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(ANSWER_TIME_MAX)).unwrap();
+        stream.set_read_timeout(Some(patience)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(stream)
     }

@@ -27,6 +27,11 @@ impl Mapping {
         }
     }
 
+    /// Members are numbered anew: what one group of cases is told does not depend on those before it.
+    pub fn forget_members(&mut self) {
+        self.members.clear();
+    }
+
     /// Learns which topic has the id. A topic created again has another one.
     pub fn learn_topic(&mut self, id: &str, name: &str) {
         if self.topics.contains_key(id) || is_zero(id) {

@@ -46,6 +46,16 @@ impl Peer {
         Self { address, kind }
     }
 
+    /// A new connection.
+    fn connect(self) -> Connection {
+        // Kafka leaves a request unanswered, and its connection open, where its handler fails; Ottla may be on a busy machine.
+        let patience = match self.kind {
+            Kind::Kafka => Duration::from_secs(10),
+            Kind::Ottla => Duration::from_secs(60),
+        };
+        Connection::open(self.address, patience)
+    }
+
     /// Asserts that there are no topics: the cases create them, and whoever's broker this is may want to keep theirs.
     pub fn assert_fresh(&self) {
         let topics = Run::new(*self).ask(&MetadataRequest::default()).topics;
@@ -70,7 +80,7 @@ pub struct Run {
 impl Run {
     /// Nothing was asked yet.
     pub fn new(peer: Peer) -> Self {
-        let connection = Connection::open(peer.address);
+        let connection = peer.connect();
         let mapping = Mapping::new(peer.address.port());
         Self {
             peer,
@@ -87,6 +97,7 @@ impl Run {
 
     /// The answers so far; what follows is another group's.
     pub fn take_recording(&mut self) -> Recording {
+        self.mapping.forget_members();
         std::mem::take(&mut self.recording)
     }
 
@@ -210,7 +221,7 @@ impl Run {
     {
         self.send(version, request);
         let asked = self.correlation_id;
-        let other = Connection::open(self.peer.address);
+        let other = self.peer.connect();
         let waiting = std::mem::replace(&mut self.connection, other);
         // Long enough for the request to have come to rest; had it not, it would be answered with what is there.
         std::thread::sleep(PARKS_WITHIN);
@@ -312,7 +323,7 @@ impl Run {
     }
 
     fn reconnect(&mut self) {
-        self.connection = Connection::open(self.peer.address);
+        self.connection = self.peer.connect();
     }
 
     fn write_down(&mut self, step: &str, api: i16, version: i16, fields: Fields) {
