@@ -212,6 +212,32 @@ fn the_cluster_is_described_to_those_who_ask_for_brokers() {
 }
 
 #[test]
+fn a_list_of_all_topics_names_no_partition_without_a_leader() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let mut maker = server.connect();
+    let making = std::thread::spawn(move || {
+        for number in 0..10 {
+            maker.create_topic(&format!("t{number}"), 16);
+            if number % 2 == 0 {
+                let topic_names = vec![format!("t{number}").as_str().into()];
+                maker.ask_in(5, &DeleteTopicsRequest { topic_names, ..Default::default() });
+            }
+        }
+    });
+    while !making.is_finished() {
+        for topic in look_up(&mut client, None, false) {
+            let leaderless = topic.partitions.iter().filter(|partition| partition.error_code != ErrorCode::NONE);
+            assert_eq!(leaderless.count(), 0, "{:?}", topic.name);
+            assert!(!topic.partitions.is_empty(), "{:?} has no partitions", topic.name);
+        }
+    }
+    making.join().expect("all topics are created");
+    let all = look_up(&mut client, None, false);
+    assert_eq!(all.iter().map(|topic| topic.partitions.len()).collect::<Vec<_>>(), [16; 5]);
+}
+
+#[test]
 fn a_stop_while_topics_are_being_deleted_is_a_clean_one() {
     for _ in 0..5 {
         // Dropping the server stops it, and demands that the stop was clean.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::topic_view::{self, TopicView};
+use super::topic_view::{self, PartitionView, TopicView};
 use super::{authorized, create_topics};
 use crate::ids::TopicId;
 use crate::machine::controller::names::{check_name, is_internal};
@@ -80,9 +80,12 @@ fn invalid(topics: &[MetadataRequestTopic]) -> MetadataResponse {
     MetadataResponse { topics: topics.collect(), ..Default::default() }
 }
 
+/// All topics, as far as they are served: whoever has not asked for a topic is not told that it has no leader yet. Some clients
+/// (kafkajs) fail on one such partition.
 fn all(call: &Call) -> Vec<MetadataResponseTopic> {
     let views: Vec<_> = call.context.controller.read(|controller| controller.topics().map(TopicView::of).collect());
-    views.into_iter().map(|view| describe(call, view)).collect()
+    let served = views.into_iter().map(|view| describe_some(call, view, |stands| !stands.is_unheld));
+    served.filter(|topic| !topic.partitions.is_empty()).collect()
 }
 
 fn by_id(call: &Call, listed: &[MetadataRequestTopic]) -> Vec<MetadataResponseTopic> {
@@ -138,10 +141,15 @@ fn failed(error_code: ErrorCode, name: Option<Text>, topic_id: TopicId) -> Metad
 }
 
 fn describe(call: &Call, view: TopicView) -> MetadataResponseTopic {
+    describe_some(call, view, |_| true)
+}
+
+/// The topic with those of its partitions that stand so.
+fn describe_some(call: &Call, view: TopicView, is_shown: fn(&PartitionView) -> bool) -> MetadataResponseTopic {
     let TopicView { id, name, partitions } = view;
-    let partitions = partitions.into_iter().map(|(index, replica_nodes)| {
+    let partitions = partitions.into_iter().filter_map(|(index, replica_nodes)| {
         let stands = topic_view::partition(&call.context, id, index, &replica_nodes);
-        MetadataResponsePartition {
+        is_shown(&stands).then(|| MetadataResponsePartition {
             error_code: stands.error_code,
             partition_index: index.0,
             leader_id: stands.leader_id,
@@ -149,7 +157,7 @@ fn describe(call: &Call, view: TopicView) -> MetadataResponseTopic {
             replica_nodes,
             isr_nodes: stands.isr,
             offline_replicas: stands.offline,
-        }
+        })
     });
     MetadataResponseTopic {
         error_code: ErrorCode::NONE,

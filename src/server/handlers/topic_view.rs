@@ -31,6 +31,8 @@ pub(super) struct PartitionView {
     pub(super) leader_epoch: i32,
     pub(super) isr: Vec<i32>,
     pub(super) offline: Vec<i32>,
+    /// Whether no replica is here yet, or no more: the topic was created or deleted a moment ago.
+    pub(super) is_unheld: bool,
 }
 
 /// How a partition of `topic` stands whose replicas are on those brokers.
@@ -41,6 +43,7 @@ pub(super) fn partition(context: &Context, topic: TopicId, index: PartitionIndex
         leader_epoch: -1,
         isr: replicas.to_vec(),
         offline: Vec::new(),
+        is_unheld: false,
     };
     match context.replicas.held(PartitionId { topic, partition: index }) {
         Some(Held::Open(replica)) => match replica.term() {
@@ -53,7 +56,6 @@ pub(super) fn partition(context: &Context, topic: TopicId, index: PartitionIndex
             None => none,
         },
         Some(Held::Offline(_)) => PartitionView { offline: vec![context.broker.0], ..none },
-        // Created a moment ago.
-        None => none,
+        None => PartitionView { is_unheld: true, ..none },
     }
 }
