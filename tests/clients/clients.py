@@ -128,12 +128,14 @@ def install_connect() -> str:
 
 
 RANGE, COOPERATIVE = Way("range"), Way("cooperative-sticky")
-LIBRDKAFKA_WAYS = (RANGE, Way("cooperative-sticky", exact=False))
+KCAT_WAYS = (Way("range", handover="never"),)
+"""kcat throws away the record that it has in hand when it is told to end, and commits that it was read."""
+LIBRDKAFKA_WAYS = (RANGE, Way("cooperative-sticky", handover="again"))
 """librdkafka 1.9.2 gives up all its partitions when a commit comes in the middle of a cooperative rebalance."""
 ROUND_ROBIN = Way("roundrobin", static=())
 KILLED = ("kill", "kill")
 PLATFORMATIC_WAYS = (
-    Way("roundrobin", static=KILLED, exact=False),
+    Way("roundrobin", static=KILLED, handover="again"),
     Way("cooperative-sticky", static=KILLED),
     Way("consumer", "consumer", static=()),
 )
@@ -146,7 +148,7 @@ CLIENTS = (
         lambda: programs.kcat() and kcat_client.version(),
         kcat_client.results,
         lambda bootstrap: Program(kcat_client.member(bootstrap), signal.SIGTERM, commits_each=False),
-        (RANGE,),
+        KCAT_WAYS,
     ),
     python_client("confluent-kafka", "confluent_client.py", (RANGE, COOPERATIVE, CONSUMER)),
     remote_client(

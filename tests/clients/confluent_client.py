@@ -26,7 +26,7 @@ from confluent_kafka.admin import (
     ResourceType,
     TopicMetadata,
 )
-from scenarios import Membership, Sent, eventually, expect
+from scenarios import LINGER_MS, Membership, Sent, eventually, expect
 from seat import HEARTBEAT_MS, Seat
 
 WAIT_SECONDS = 60.0
@@ -51,7 +51,7 @@ class Confluent(scenarios.Client):
         value_of(self.admin.create_topics([NewTopic(topic, partitions)]))
 
     def produce(self, topic: str, records: list[tuple[int, Sent]], codec: str, idempotent: bool) -> list[int]:
-        options = {"compression.type": codec, "enable.idempotence": idempotent, "linger.ms": 50, "acks": "all"}
+        options = {"compression.type": codec, "enable.idempotence": idempotent, "linger.ms": LINGER_MS, "acks": "all"}
         producer = Producer({"bootstrap.servers": self.bootstrap, **options})
         producer.list_topics(topic, WAIT_SECONDS)
         acked: dict[int, int] = {}

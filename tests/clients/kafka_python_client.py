@@ -19,7 +19,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import MessageSizeTooLargeError, RebalanceInProgressError, TopicAlreadyExistsError
-from scenarios import Membership, Sent, eventually, expect
+from scenarios import LINGER_MS, Membership, Sent, eventually, expect
 from seat import HEARTBEAT_MS, Seat
 
 WAIT_SECONDS = 60.0
@@ -45,7 +45,7 @@ class KafkaPython(scenarios.Client):
         producer = KafkaProducer(
             bootstrap_servers=self.bootstrap,
             acks="all",
-            linger_ms=50,
+            linger_ms=LINGER_MS,
             compression_type=None if codec == "none" else codec,
             enable_idempotence=idempotent,
         )
@@ -53,6 +53,7 @@ class KafkaPython(scenarios.Client):
             producer.send(topic, record.value, record.key, list(record.headers), partition, record.timestamp)
             for partition, record in records
         ]
+        producer.flush(WAIT_SECONDS)
         offsets = [send.get(WAIT_SECONDS).offset for send in sends]
         producer.close()
         return offsets

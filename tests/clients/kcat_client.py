@@ -43,7 +43,7 @@ def shown(lines: str, headers: str) -> str:
 
 def round_trip(bootstrap: str, topic: str, codec: str) -> dict[str, str]:
     began = int(time.time() * 1000)
-    produce = ["-P", "-t", topic, "-p", "0", "-K", "\t", "-Z", "-X", f"compression.codec={codec}", "-X", "linger.ms=50"]
+    produce = ["-P", "-t", topic, "-p", "0", "-K", "\t", "-Z", "-X", f"compression.codec={codec}", "-X", "linger.ms=500"]
     kcat(bootstrap, *produce, *HEADERS, text=LINES)
     read = ["-C", "-t", topic, "-p", "0", "-o", "beginning", "-e"]
     got = kcat(bootstrap, *read, "-Z", "-f", SHOW)

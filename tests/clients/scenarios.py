@@ -22,6 +22,8 @@ from seat import Membership
 __all__ = ["Client", "Membership", "Sent", "eventually", "expect", "main", "results"]
 
 BASE_TIME = 1_600_000_000_000
+LINGER_MS = 500
+"""How long a producer gathers, until it is flushed: most clients send a batch that does not shrink without compression."""
 Headers = tuple[tuple[str, bytes | None], ...]
 
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -15,7 +16,9 @@ import (
 )
 
 const (
-	wait           = 60 * time.Second
+	wait = 60 * time.Second
+	// How long a producer gathers, until it is flushed: a batch that does not shrink is sent without compression.
+	linger         = 500 * time.Millisecond
 	largestRequest = 10_000_000
 )
 
@@ -56,7 +59,7 @@ func (f *franz) Produce(topic string, records []calls.Record, codec string, idem
 		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
 		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
 	}
-	options := []kgo.Opt{kgo.ProducerBatchCompression(codecs[codec]), kgo.ProducerLinger(50 * time.Millisecond)}
+	options := []kgo.Opt{kgo.ProducerBatchCompression(codecs[codec]), kgo.ProducerLinger(linger)}
 	if !idempotent {
 		options = append(options, kgo.DisableIdempotentWrite())
 	}
@@ -89,7 +92,19 @@ func (f *franz) send(records []*kgo.Record, options ...kgo.Opt) error {
 	defer client.Close()
 	ctx, cancel := f.within()
 	defer cancel()
-	return client.ProduceSync(ctx, records...).FirstErr()
+	var failures []error
+	var mutex sync.Mutex
+	for _, record := range records {
+		client.Produce(ctx, record, func(_ *kgo.Record, err error) {
+			mutex.Lock()
+			defer mutex.Unlock()
+			failures = append(failures, err)
+		})
+	}
+	err = client.Flush(ctx)
+	mutex.Lock()
+	defer mutex.Unlock()
+	return errors.Join(append(failures, err)...)
 }
 
 func (f *franz) Read(topic string, partition int32, start int64, count int) ([]calls.Record, error) {

@@ -13,7 +13,9 @@ import (
 )
 
 const (
-	wait           = 60 * time.Second
+	wait = 60 * time.Second
+	// How long a producer gathers if it does not get all at once: a batch that does not shrink is sent without compression.
+	linger         = 500 * time.Millisecond
 	largestRequest = 10_000_000
 )
 
@@ -55,8 +57,8 @@ func (c *client) Create(topic string, partitions int32, configs map[string]strin
 
 func (c *client) Produce(topic string, records []calls.Record, codec string, idempotent bool) ([]int64, error) {
 	config := config()
-	config.Producer.Flush.Frequency = 50 * time.Millisecond
-	config.Producer.Flush.Messages = 1000
+	config.Producer.Flush.Frequency = linger
+	config.Producer.Flush.Messages = len(records)
 	config.Producer.Idempotent = idempotent
 	config.Net.MaxOpenRequests = 1
 	codecs := map[string]sarama.CompressionCodec{

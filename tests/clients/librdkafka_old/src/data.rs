@@ -1,7 +1,7 @@
 //! Writing and reading records.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -15,6 +15,8 @@ use crate::calls::{Bytes, Header, Record};
 
 /// How long anything may take.
 pub const WAIT: Duration = Duration::from_secs(60);
+/// How long the producer gathers, until it is flushed: a batch that does not shrink is sent without compression.
+const LINGER_MS: &str = "500";
 const LARGEST_REQUEST: &str = "10000000";
 
 /// What became of each record.
@@ -54,7 +56,7 @@ impl Data {
     pub fn produce(&self, topic: &str, records: &[Record], codec: &str, idempotent: bool) -> Outcome<Vec<i64>> {
         let mut config = self.config();
         let idempotence = if idempotent { "true" } else { "false" };
-        config.set("compression.type", codec).set("enable.idempotence", idempotence).set("linger.ms", "50");
+        config.set("compression.type", codec).set("enable.idempotence", idempotence).set("linger.ms", LINGER_MS);
         Ok(send(&config, topic, records)?.into_iter().collect::<Result<_, _>>()?)
     }
 
@@ -132,13 +134,7 @@ fn send(config: &ClientConfig, topic: &str, records: &[Record]) -> Outcome<Vec<R
         });
         producer.send(sent.headers(headers)).map_err(|(error, _)| error)?;
     }
-    let deadline = Instant::now() + WAIT;
-    while producer.in_flight_count() > 0 {
-        if Instant::now() > deadline {
-            return Err(format!("{} records are not acknowledged", producer.in_flight_count()).into());
-        }
-        producer.poll(Duration::from_millis(10));
-    }
+    producer.flush(WAIT)?;
     let outcomes = std::mem::take(&mut *producer.context().0.lock().expect("nobody panics here"));
     outcomes.into_iter().map(|outcome| outcome.ok_or_else(|| "a record without an outcome".into())).collect()
 }
