@@ -34,7 +34,7 @@ use crate::protocol::error_code::ErrorCode;
 use crate::raft::{FatalHook, Flusher, StartError};
 use crate::replica::ReplicaSet;
 use crate::replica::controller::ControllerHandle;
-use crate::replica::coordinator::Coordinators;
+use crate::replica::coordinator::{Coordinators, Tamper};
 use crate::server::{self, Context};
 use blocking::{DiskStopped, on_disk};
 use identity::{Home, IdentityError, LifeState};
@@ -57,6 +57,8 @@ pub struct Env {
     pub boot_id: String,
     /// Ends the process with exit code 74 when a sync has failed.
     pub fatal: FatalHook,
+    /// What a simulation puts between the group coordinators and their logs; nothing otherwise.
+    pub tamper: Option<Arc<dyn Tamper>>,
 }
 
 /// Why a broker did not start.
@@ -209,7 +211,7 @@ impl Inner {
             flusher,
             controller: Arc::new(controller),
             replicas: Arc::default(),
-            coordinators: Arc::default(),
+            coordinators: Arc::new(Coordinators::new(env.tamper.clone())),
             has_dropped: AtomicBool::new(false),
             metrics,
             janitor: Arc::default(),

@@ -93,6 +93,7 @@ async fn serve(mut config: Config) -> Exit {
             );
             std::process::exit(Exit::DeviceFailed as i32);
         }),
+        tamper: None,
     };
     // Taken before the ready line: whoever reads it may stop the broker at once.
     let stop = match stop_signal() {

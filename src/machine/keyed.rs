@@ -8,6 +8,8 @@ use std::ops::Bound;
 
 use super::state_bytes::{Reader, StateError, Writer};
 
+type KeyAndValue = (Box<[u8]>, Box<[u8]>);
+
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastValues {
@@ -71,7 +73,7 @@ impl LastValues {
     /// When the bytes are damaged.
     pub fn read(from: &mut Reader<'_>) -> Result<Self, StateError> {
         let count = from.count(8, "keys")?;
-        let mut values: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::with_capacity(count);
+        let mut values: Vec<KeyAndValue> = Vec::with_capacity(count);
         let mut bytes = 0;
         for _ in 0..count {
             let key = from.bytes("key")?;

@@ -60,6 +60,25 @@ pub enum NoAnswer {
     NotCommitted,
 }
 
+/// What a simulation puts between the coordinators and what they load and commit: failures, and bugs that its checks must catch. The broker
+/// that ships has none.
+pub trait Tamper: Send + Sync + 'static {
+    /// What the groups of a partition are made from, if not from what is committed.
+    fn loads(&self, _id: PartitionId, _committed: &LastValues) -> Option<LastValues> {
+        None
+    }
+
+    /// Changes what a turn commits and answers. What is returned is answered before anything is committed.
+    fn decided(&self, _out: &mut Effects) -> Vec<(Ticket, Answer)> {
+        Vec::new()
+    }
+
+    /// Whether a turn is refused before it is proposed, as on a full disk.
+    fn refuses(&self) -> bool {
+        false
+    }
+}
+
 struct Request {
     work: Work,
     /// Whether the work reads what is committed, so that nothing of its own turn may come before it.
@@ -68,12 +87,18 @@ struct Request {
 }
 
 /// The coordinators on this broker, by partition.
-#[derive(Default)]
 pub struct Coordinators {
     queues: RwLock<HashMap<PartitionId, mpsc::Sender<Request>>>,
+    tamper: Option<Arc<dyn Tamper>>,
 }
 
 impl Coordinators {
+    /// No coordinators yet; in a simulation, with something between them and what they load and commit.
+    #[must_use]
+    pub fn new(tamper: Option<Arc<dyn Tamper>>) -> Self {
+        Self { queues: RwLock::default(), tamper }
+    }
+
     /// Has a partition's coordinator decide, and waits for the answer. With `alone`, it decides on committed state, with nothing undecided
     /// before it.
     ///
@@ -102,6 +127,7 @@ impl Coordinators {
             clock,
             limits,
             topics,
+            tamper: self.tamper.clone(),
             began: Instant::now(),
             next_ticket: 0,
             turns_unexpired: 0,
@@ -155,6 +181,7 @@ struct Task {
     clock: Arc<dyn Clock>,
     limits: Limits,
     topics: Arc<dyn Topics + Send + Sync>,
+    tamper: Option<Arc<dyn Tamper>>,
     began: Instant,
     next_ticket: u64,
     /// Turns since members were last taken for dead.
@@ -163,6 +190,15 @@ struct Task {
 
 /// Who waits.
 type Waiting = BTreeMap<Ticket, oneshot::Sender<Answer>>;
+
+fn tell(waiting: &mut Waiting, answers: Vec<(Ticket, Answer)>) {
+    for (ticket, answer) in answers {
+        if let Some(tell) = waiting.remove(&ticket) {
+            // Nobody waits any more if the connection is gone.
+            let _ = tell.send(answer);
+        }
+    }
+}
 
 impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
@@ -179,18 +215,16 @@ impl Task {
                 let Some(replica) = self.replica.upgrade() else { return };
                 let mut out = Effects::default();
                 self.decide(&replica, &mut coordinator, &mut requests, queue.is_empty(), &mut waiting, &mut out);
+                if let Some(tamper) = &self.tamper {
+                    tell(&mut waiting, tamper.decided(&mut out));
+                }
                 let records = std::mem::take(&mut out.records);
                 if !records.is_empty() && !self.commit(&replica, records).await {
                     // What keeps it from committing (a full disk) does not pass at once.
                     tokio::time::sleep(REST_AFTER_FAILURE).await;
                     break;
                 }
-                for (ticket, answer) in out.answers {
-                    if let Some(tell) = waiting.remove(&ticket) {
-                        // Nobody waits any more if the connection is gone.
-                        let _ = tell.send(answer);
-                    }
-                }
+                tell(&mut waiting, out.answers);
             }
         }
     }
@@ -204,7 +238,10 @@ impl Task {
         let replica = self.replica.upgrade()?;
         let (coordinator, unreadable) = {
             let machine = replica.group().machine().lock().expect("a machine's apply does not panic");
-            Coordinator::load(machine.values()?, self.limits, self.now(), Arc::clone(&self.topics))
+            let committed = machine.values()?;
+            let instead = self.tamper.as_ref().and_then(|tamper| tamper.loads(replica.id(), committed));
+            let values = instead.as_ref().unwrap_or(committed);
+            Coordinator::load(values, self.limits, self.now(), Arc::clone(&self.topics))
         };
         for what in unreadable {
             tracing::error!(partition = %replica.id(), what, "what is stored of a group cannot be read: it begins without members");
@@ -271,6 +308,9 @@ impl Task {
 
     /// Commits the records of a turn: as one batch, unless they are what deleting a large group takes.
     async fn commit(&self, replica: &Replica, records: Vec<Record>) -> bool {
+        if self.tamper.as_ref().is_some_and(|tamper| tamper.refuses()) {
+            return false;
+        }
         let mut records = records.as_slice();
         while !records.is_empty() {
             let mut bytes = 0;

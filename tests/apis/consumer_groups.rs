@@ -86,7 +86,6 @@ impl Member {
             member_id: Some(self.id.into()),
             member_epoch: self.epoch,
             topics: None,
-            ..Default::default()
         };
         let response = client.ask_in(NAMED, &OffsetFetchRequest { groups: vec![group], ..Default::default() });
         let group = &response.groups[0];

@@ -101,6 +101,7 @@ impl Server {
             seed: 7,
             boot_id: boot_id.to_owned(),
             fatal,
+            tamper: None,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let broker = runtime.block_on(Broker::start(config, env))?;

@@ -36,6 +36,7 @@ impl Server {
             seed: 7,
             boot_id: "boot".to_owned(),
             fatal: Arc::new(|fatal| panic!("{}", fatal.reason)),
+            tamper: None,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let broker = runtime.block_on(Broker::start(config, env)).unwrap();

@@ -25,7 +25,7 @@ from functools import partial
 from harness.table import Result, attempt, expect
 from harness.wire import Wire, batch_of
 
-PROTOCOLS = ("classic",)
+PROTOCOLS = ("classic", "consumer")
 """The group protocols that the broker speaks; "consumer" is that of KIP-848."""
 
 WAIT_SECONDS = 60.0

@@ -17,6 +17,7 @@ const REPLY_TIME_MAX: Duration = Duration::from_secs(5);
 pub struct Client {
     stream: turmoil::net::TcpStream,
     history: Shared,
+    name: String,
     next_correlation: i32,
 }
 
@@ -27,9 +28,14 @@ pub struct Lost;
 impl Client {
     /// Connects, trying again until the broker is there.
     pub async fn connect(history: &Shared) -> Self {
+        Self::connect_as(history, "simulation").await
+    }
+
+    /// Connects as a client that has a name for itself.
+    pub async fn connect_as(history: &Shared, name: &str) -> Self {
         loop {
             if let Ok(stream) = turmoil::net::TcpStream::connect((BROKER, PORT)).await {
-                return Self { stream, history: history.clone(), next_correlation: 0 };
+                return Self { stream, history: history.clone(), name: name.to_owned(), next_correlation: 0 };
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -39,7 +45,7 @@ impl Client {
     pub async fn send<R: Request>(&mut self, version: i16, request: &R) -> Result<i32, Lost> {
         let id = self.next_correlation;
         self.next_correlation += 1;
-        let slices = frame::encode_request(version, id, Some("simulation"), request).expect("the version exists");
+        let slices = frame::encode_request(version, id, Some(&self.name), request).expect("the version exists");
         for slice in slices {
             self.history.lock().wire(b">", &slice);
             self.stream.write_all(&slice).await.map_err(|_| Lost)?;

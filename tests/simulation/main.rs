@@ -5,7 +5,9 @@
 
 mod bugs;
 mod client;
+mod groups;
 mod history;
+mod runner;
 mod workload;
 mod world;
 
@@ -13,23 +15,12 @@ use std::time::Duration;
 
 use bugs::Bug;
 use history::Shared;
-use workload::{IdempotentProducer, PARTITIONS};
-use world::{BROKER, World};
+use runner::simulate;
+use workload::{IdempotentProducer, TOPIC};
+use world::{Fault, World};
 
 /// Simulated time after which a run that has not finished is stuck.
 const RUN_TIME_MAX: Duration = Duration::from_secs(20);
-
-/// Task ids count for the whole process: two runs at once would see each other in them.
-static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-/// What befalls the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    /// The power is cut during this operation of the present life's disk.
-    PowerAt(u64),
-    /// The process is killed when this life's disk reaches this operation.
-    KillAt(u64),
-}
 
 #[derive(Clone, Debug)]
 struct Plan {
@@ -59,106 +50,49 @@ struct Outcome {
 
 /// Runs a plan to its end and checks what the clients saw.
 fn run(plan: &Plan) -> Outcome {
-    let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    align_task_ids();
     let world = World::new(plan.seed);
     if let Some(bug) = plan.bug {
         world.plant(bug);
     }
+    world.plan(&plan.faults);
     let history = Shared::default();
-    let mut sim = turmoil::Builder::new()
-        .rng_seed(plan.seed)
-        .simulation_duration(RUN_TIME_MAX)
-        .min_message_latency(Duration::from_micros(50))
-        .max_message_latency(Duration::from_micros(500))
-        .tcp_capacity(1 << 16)
-        .build();
-    let host = world.clone();
-    let mut faults = plan.faults.iter().copied();
-    let mut fault = faults.next();
-    arm(&world, fault);
-    sim.host(BROKER, move || host.clone().live());
     let (clients, plan_) = (history.clone(), plan.clone());
-    sim.client("clients", async move {
-        drive(&clients, &plan_).await;
-        Ok(())
-    });
-    let mut faults_hit = 0;
-    let mut events = 0;
-    let mut stuck = false;
-    loop {
-        let Ok(finished) = sim.step() else {
-            stuck = true;
-            break;
-        };
-        let disk = world.disk();
-        let (cut, kill) = (disk.is_cut(), matches!(fault, Some(Fault::KillAt(op)) if disk.ops() >= op));
-        if cut || kill || world.fatal().is_some() {
-            assert!(cut || kill, "a sync failed that no fault made fail: {:?}", world.fatal());
-            sim.crash(BROKER);
-            events += disk.ops();
-            if cut {
-                world.power_is_back()
-            } else {
-                world.process_was_killed()
-            }
-            faults_hit += 1;
-            fault = faults.next();
-            arm(&world, fault);
-            sim.bounce(BROKER);
-        }
-        if finished {
-            break;
-        }
-    }
+    let ended = simulate(&world, RUN_TIME_MAX, async move { drive(&clients, &plan_).await });
     let disk = world.disk();
     let history = history.lock();
     let mut violations = history.violations();
-    if stuck {
+    if ended.stuck {
         violations.push(format!("availability-gap: not finished after {} s", RUN_TIME_MAX.as_secs()));
     }
-    violations.extend(world.start_errors().into_iter().map(|error| format!("did not start: {error}")));
+    violations.extend(world.start_errors());
     Outcome {
         violations,
-        faults_hit,
+        faults_hit: world.struck(),
         disk_ops: disk.ops(),
         hash: history.wire_hash() ^ disk.trace_hash().rotate_left(1),
-        events: events + disk.ops() + history.wire_events,
+        events: ended.disk_ops + history.wire_events,
         resent: history.resent,
         acked: history.acked.len(),
     }
 }
 
-/// Spawns tasks until the next one's id is a multiple of what the runtime shards its tasks by. Ids count for the whole process, and a
-/// crashed host's tasks are dropped shard by shard: without this a run would depend on the runs before it.
-fn align_task_ids() {
-    const ALIGNMENT: u64 = 256;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime for tasks that do nothing");
-    while runtime.spawn(async {}).id().to_string().parse::<u64>().expect("ids are numbers") % ALIGNMENT != 0 {}
-}
-
-fn arm(world: &World, fault: Option<Fault>) {
-    if let Some(Fault::PowerAt(op)) = fault {
-        world.disk().cut_power_at(op);
-    }
-}
-
 async fn drive(history: &Shared, plan: &Plan) {
-    workload::create_topic(history).await;
+    workload::create_topic(history, TOPIC).await;
     let mut tails = tokio::task::JoinSet::new();
     let mut producers = tokio::task::JoinSet::new();
-    for partition in 0..PARTITIONS {
-        tails.spawn(workload::tail(history.clone(), partition));
+    for partition in 0..TOPIC.partitions {
+        tails.spawn(workload::tail(history.clone(), TOPIC, partition));
         let name = format!("p{partition}");
         let (batches, value_bytes) = (plan.batches, plan.value_bytes);
-        producers.spawn(IdempotentProducer { name, partition, batches, value_bytes }.run(history.clone()));
+        let producer = IdempotentProducer { name, topic: TOPIC, partition, batches, value_bytes, rest: Duration::ZERO };
+        producers.spawn(producer.run(history.clone()));
     }
     while let Some(done) = producers.join_next().await {
         done.expect("a producer finishes");
     }
     tails.shutdown().await;
-    assert!(workload::topic_exists(history).await, "metadata-lost: the topic's creation was acknowledged");
-    workload::read_all(history).await;
+    assert!(workload::topic_exists(history, TOPIC).await, "metadata-lost: the topic's creation was acknowledged");
+    workload::read_all(history, TOPIC).await;
 }
 
 fn check(plan: &Plan) -> Outcome {
@@ -168,13 +102,14 @@ fn check(plan: &Plan) -> Outcome {
     outcome
 }
 
-fn seeds(default: u64) -> std::ops::Range<u64> {
+/// The seeds that random runs try.
+pub fn seeds(default: u64) -> std::ops::Range<u64> {
     let count = std::env::var("OTTLA_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     0..count
 }
 
 /// A small generator for the plans themselves.
-fn draw(state: &mut u64, below: u64) -> u64 {
+pub fn draw(state: &mut u64, below: u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -194,7 +129,7 @@ fn the_same_seed_gives_the_same_bytes_on_wire_and_disk() {
     let plan = Plan {
         batches: 1_100,
         value_bytes: 40,
-        faults: vec![Fault::PowerAt(300), Fault::KillAt(200), Fault::PowerAt(150)],
+        faults: vec![Fault::Power(300), Fault::Kill(200), Fault::Power(150)],
         ..Plan::new(42)
     };
     let (one, two) = (check(&plan), check(&plan));
@@ -209,7 +144,7 @@ fn power_cut_at_every_operation_loses_nothing_acknowledged() {
     assert!(ops >= 300, "only {ops} operations to cut at");
     for op in 0..ops {
         // The run's own faults shift its timing, so that a late cut may come after the last operation: then nothing was hit.
-        let outcome = run(&Plan { faults: vec![Fault::PowerAt(op)], ..plan.clone() });
+        let outcome = run(&Plan { faults: vec![Fault::Power(op)], ..plan.clone() });
         assert!(outcome.violations.is_empty(), "cut at {op}: {:#?}", outcome.violations);
     }
 }
@@ -221,7 +156,7 @@ fn random_power_cuts_and_kills_over_longer_runs_lose_nothing() {
         let mut faults = Vec::new();
         for _ in 0..2 + draw(&mut state, 3) {
             let op = 20 + draw(&mut state, 120);
-            faults.push(if draw(&mut state, 3) == 0 { Fault::KillAt(op) } else { Fault::PowerAt(op) });
+            faults.push(if draw(&mut state, 3) == 0 { Fault::Kill(op) } else { Fault::Power(op) });
         }
         check(&Plan { batches: 150, faults, ..Plan::new(seed) });
     }
@@ -233,10 +168,10 @@ fn a_kill_then_a_restart_then_a_power_cut_loses_nothing() {
         let mut state = seed.wrapping_mul(31) + 5;
         // The second life is cut soon after it began: what recovery read from the page cache must have been made durable.
         let faults = vec![
-            Fault::KillAt(60 + draw(&mut state, 100)),
-            Fault::PowerAt(5 + draw(&mut state, 60)),
-            Fault::KillAt(30 + draw(&mut state, 60)),
-            Fault::PowerAt(5 + draw(&mut state, 60)),
+            Fault::Kill(60 + draw(&mut state, 100)),
+            Fault::Power(5 + draw(&mut state, 60)),
+            Fault::Kill(30 + draw(&mut state, 60)),
+            Fault::Power(5 + draw(&mut state, 60)),
         ];
         check(&Plan { batches: 120, faults, ..Plan::new(seed) });
     }
@@ -263,15 +198,15 @@ fn seeds_until_caught(bug: Bug, batches: usize, faults: impl Fn(&mut u64) -> Vec
 }
 
 fn one_cut(state: &mut u64) -> Vec<Fault> {
-    vec![Fault::PowerAt(60 + draw(state, 120))]
+    vec![Fault::Power(60 + draw(state, 120))]
 }
 
 fn late_cut(state: &mut u64) -> Vec<Fault> {
-    vec![Fault::PowerAt(150 + draw(state, 250))]
+    vec![Fault::Power(150 + draw(state, 250))]
 }
 
 fn kill_then_cut(state: &mut u64) -> Vec<Fault> {
-    vec![Fault::KillAt(50 + draw(state, 120)), Fault::PowerAt(20 + draw(state, 60))]
+    vec![Fault::Kill(50 + draw(state, 120)), Fault::Power(20 + draw(state, 60))]
 }
 
 #[test]

@@ -19,10 +19,17 @@ use ottla::protocol::record::{BatchBuilder, NewRecord, Producer, read_records};
 use crate::client::{Client, Lost};
 use crate::history::Shared;
 
-/// The topic of every run.
-pub const TOPIC: &str = "simulated";
-/// Its partitions.
-pub const PARTITIONS: i32 = 2;
+/// A topic.
+#[derive(Clone, Copy, Debug)]
+pub struct Topic {
+    /// Its name.
+    pub name: &'static str,
+    /// How many partitions it has.
+    pub partitions: i32,
+}
+
+/// The topic of the runs without groups.
+pub const TOPIC: Topic = Topic { name: "simulated", partitions: 2 };
 /// Batches that a producer has in flight: as many as Kafka allows an idempotent one.
 const IN_FLIGHT: usize = 5;
 const VERSION_PRODUCE: i16 = 8;
@@ -33,13 +40,13 @@ fn pause() -> tokio::time::Sleep {
 }
 
 /// Creates the topic, or finds that it is there.
-pub async fn create_topic(history: &Shared) {
+pub async fn create_topic(history: &Shared, topic: Topic) {
     loop {
         let mut client = Client::connect(history).await;
         let configs = vec![CreatableTopicConfig { name: "segment.bytes".into(), value: Some("1048576".into()) }];
         let topic = CreatableTopic {
-            name: TOPIC.into(),
-            num_partitions: PARTITIONS,
+            name: topic.name.into(),
+            num_partitions: topic.partitions,
             replication_factor: 1,
             configs,
             ..Default::default()
@@ -56,10 +63,10 @@ pub async fn create_topic(history: &Shared) {
 }
 
 /// Whether the topic is known: a topic whose creation was acknowledged must be (`metadata-lost`).
-pub async fn topic_exists(history: &Shared) -> bool {
+pub async fn topic_exists(history: &Shared, topic: Topic) -> bool {
     loop {
         let mut client = Client::connect(history).await;
-        let topics = vec![MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() }];
+        let topics = vec![MetadataRequestTopic { name: Some(topic.name.into()), ..Default::default() }];
         let request = MetadataRequest { topics: Some(topics), allow_auto_topic_creation: false, ..Default::default() };
         if let Ok(response) = client.call(5, &request).await {
             return response.topics[0].error_code != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
@@ -78,11 +85,15 @@ pub struct IdempotentProducer {
     /// Its name in the values.
     pub name: String,
     /// Where it writes.
+    pub topic: Topic,
+    /// To which of its partitions.
     pub partition: i32,
     /// How many batches.
     pub batches: usize,
     /// The bytes of each value, so that segments roll.
     pub value_bytes: usize,
+    /// How long it waits before each batch.
+    pub rest: Duration,
 }
 
 impl IdempotentProducer {
@@ -101,6 +112,9 @@ impl IdempotentProducer {
                         // Without a pause now and then all batches under way would move in step, and share every sync.
                         if sent.wrapping_mul(0x9e37_79b9) >> 7 & 3 == 0 {
                             tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                        if !self.rest.is_zero() {
+                            tokio::time::sleep(self.rest).await;
                         }
                         let batch = self.batch(sent, id, sequence);
                         sequence += i32::try_from(batch.values.len()).expect("small");
@@ -153,7 +167,7 @@ impl IdempotentProducer {
 
     fn request(&self, batch: &Batch) -> ProduceRequest {
         let data = PartitionProduceData { index: self.partition, records: Some(batch.bytes.clone().into()) };
-        let topic = TopicProduceData { name: TOPIC.into(), partition_data: vec![data], ..Default::default() };
+        let topic = TopicProduceData { name: self.topic.name.into(), partition_data: vec![data], ..Default::default() };
         ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data: vec![topic], ..Default::default() }
     }
 
@@ -185,9 +199,9 @@ struct Fetched {
     high_watermark: i64,
 }
 
-async fn fetch(client: &mut Client, partition: i32, offset: i64) -> Result<Option<Fetched>, Lost> {
+async fn fetch(client: &mut Client, topic: Topic, partition: i32, offset: i64) -> Result<Option<Fetched>, Lost> {
     let wanted = FetchPartition { partition, fetch_offset: offset, partition_max_bytes: 4096, ..Default::default() };
-    let topic = FetchTopic { topic: TOPIC.into(), partitions: vec![wanted], ..Default::default() };
+    let topic = FetchTopic { topic: topic.name.into(), partitions: vec![wanted], ..Default::default() };
     let request = FetchRequest {
         max_wait_ms: 100,
         min_bytes: 1,
@@ -222,11 +236,11 @@ async fn fetch(client: &mut Client, partition: i32, offset: i64) -> Result<Optio
 }
 
 /// Reads one partition from its beginning for ever, and records all that it sees.
-pub async fn tail(history: Shared, partition: i32) {
+pub async fn tail(history: Shared, topic: Topic, partition: i32) {
     let mut offset = 0;
     loop {
         let mut client = Client::connect(&history).await;
-        while let Ok(fetched) = fetch(&mut client, partition, offset).await {
+        while let Ok(fetched) = fetch(&mut client, topic, partition, offset).await {
             let Some(fetched) = fetched else {
                 pause().await;
                 continue;
@@ -241,13 +255,13 @@ pub async fn tail(history: Shared, partition: i32) {
 }
 
 /// Reads everything there is, after all faults.
-pub async fn read_all(history: &Shared) {
-    for partition in 0..PARTITIONS {
-        let end = latest(history, partition).await;
+pub async fn read_all(history: &Shared, topic: Topic) {
+    for partition in 0..topic.partitions {
+        let end = latest(history, topic, partition).await;
         let mut offset = 0;
         while offset < end {
             let mut client = Client::connect(history).await;
-            while let Ok(fetched) = fetch(&mut client, partition, offset).await {
+            while let Ok(fetched) = fetch(&mut client, topic, partition, offset).await {
                 let Some(fetched) = fetched else { break };
                 offset = fetched.next_offset;
                 let mut history = history.lock();
@@ -262,11 +276,11 @@ pub async fn read_all(history: &Shared) {
     }
 }
 
-async fn latest(history: &Shared, partition: i32) -> i64 {
+pub async fn latest(history: &Shared, topic: Topic, partition: i32) -> i64 {
     loop {
         let mut client = Client::connect(history).await;
         let wanted = ListOffsetsPartition { partition_index: partition, timestamp: -1, ..Default::default() };
-        let topic = ListOffsetsTopic { name: TOPIC.into(), partitions: vec![wanted] };
+        let topic = ListOffsetsTopic { name: topic.name.into(), partitions: vec![wanted] };
         let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
         if let Ok(response) = client.call(1, &request).await {
             let found = &response.topics[0].partitions[0];

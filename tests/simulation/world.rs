@@ -1,15 +1,18 @@
 //! The simulated machine room: one broker host on a faulty disk, clients, and a clock, all driven by one seed.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ottla::broker::{Broker, Env};
 use ottla::clock::Clock;
-use ottla::config::Config;
+use ottla::config::{Config, Durability};
 use ottla::ids::Timestamp;
 use ottla::log::disk::{Disk, Job, Lane};
 use ottla::log::mem_disk::MemDisk;
 use ottla::net::{BoxFuture, Connection, Listener, Network};
+use ottla::replica::coordinator::Tamper;
+use tokio::sync::Notify;
 
 use crate::bugs::{Bug, BuggyDisk};
 
@@ -70,6 +73,26 @@ impl Clock for SimClock {
     }
 }
 
+/// What befalls the broker, at an operation of the present life's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The power is cut during this operation.
+    Power(u64),
+    /// The process is killed when the disk reaches this operation.
+    Kill(u64),
+    /// The process is told to stop when the disk reaches this operation, and stops cleanly.
+    Stop(u64),
+}
+
+/// How a life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The power was cut.
+    Power,
+    /// The process has ended, by force or by itself; the page cache stays.
+    Process,
+}
+
 /// The broker's disk and lives, shared between the harness and the host.
 #[derive(Clone)]
 pub struct World {
@@ -83,8 +106,18 @@ struct State {
     lives: u64,
     boots: u64,
     fatal: Option<String>,
-    page_cache: bool,
     start_errors: Vec<String>,
+    /// What the configuration of each life has beside what all have.
+    adjust: fn(&mut Config),
+    tamper: Option<Arc<dyn Tamper>>,
+    /// The fault that waits for the present life, and those that wait for later ones.
+    armed: Option<Fault>,
+    planned: VecDeque<Fault>,
+    /// Faults that have struck.
+    struck: usize,
+    /// Tells the present life to stop, and whether it has.
+    stop: Arc<Notify>,
+    has_stopped: bool,
 }
 
 /// Runs a job of the disk a little later, on the host that asked.
@@ -106,8 +139,14 @@ impl World {
             lives: 0,
             boots: 0,
             fatal: None,
-            page_cache: false,
             start_errors: Vec::new(),
+            adjust: |_| {},
+            tamper: None,
+            armed: None,
+            planned: VecDeque::new(),
+            struck: 0,
+            stop: Arc::default(),
+            has_stopped: false,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -122,7 +161,7 @@ impl World {
         match bug {
             Bug::SyncIsNoop => state.disk.set_sync_is_noop(true),
             Bug::DirSyncIsNoop => state.disk.set_dir_sync_is_noop(true),
-            Bug::AckBeforeSync => state.page_cache = true,
+            Bug::AckBeforeSync => state.adjust = |config| config.broker.durability = Durability::PageCache,
             Bug::OnlyNewestFileSynced | Bug::RecoveredTailNotSynced => {}
         }
         state.bug = Some(bug);
@@ -133,47 +172,94 @@ impl World {
         self.lock().disk.clone()
     }
 
-    /// The reason of a failed sync, if the broker gave one.
-    pub fn fatal(&self) -> Option<String> {
-        self.lock().fatal.clone()
+    /// The seed of everything that is drawn.
+    pub fn seed(&self) -> u64 {
+        self.lock().seed
     }
 
-    /// Why lives did not start, other than because the power went.
+    /// Has every later life run with these settings, and with something between its coordinators and their logs.
+    pub fn configure(&self, adjust: fn(&mut Config), tamper: Arc<dyn Tamper>) {
+        let mut state = self.lock();
+        (state.adjust, state.tamper) = (adjust, Some(tamper));
+    }
+
+    /// Has these faults strike, one a life.
+    pub fn plan(&self, faults: &[Fault]) {
+        let mut state = self.lock();
+        state.planned.extend(faults);
+        state.arm_next();
+    }
+
+    /// Has a fault strike the present life.
+    pub fn strike(&self, fault: Fault) {
+        self.lock().arm(fault);
+    }
+
+    /// Faults that have struck.
+    pub fn struck(&self) -> usize {
+        self.lock().struck
+    }
+
+    /// Why lives did not start, other than because the power went, or did not stop when they were told to.
     pub fn start_errors(&self) -> Vec<String> {
         self.lock().start_errors.clone()
     }
 
-    /// After the host was crashed: what the disk holds when the power is back.
-    pub fn power_is_back(&self) {
+    /// How the present life has ended, if it has: the host is to be crashed.
+    pub fn end_of_life(&self) -> Option<End> {
         let mut state = self.lock();
-        state.fatal = None;
-        state.disk = state.disk.after_power_cut();
-        state.boots += 1;
+        let state = &mut *state;
+        if state.disk.is_cut() {
+            return Some(End::Power);
+        }
+        let ops = state.disk.ops();
+        match state.armed {
+            Some(Fault::Kill(op)) if ops >= op => return Some(End::Process),
+            Some(Fault::Stop(op)) if ops >= op => state.stop.notify_one(),
+            _ => {}
+        }
+        assert!(state.fatal.is_none(), "a sync failed that no fault made fail: {:?}", state.fatal);
+        state.has_stopped.then_some(End::Process)
     }
 
-    /// After the host was crashed: the process was killed, the page cache stays.
-    pub fn process_was_killed(&self) {
+    /// After the host was crashed: what the next life finds.
+    pub fn next_life(&self, end: End) {
         let mut state = self.lock();
         state.fatal = None;
-        state.disk = state.disk.crash_process();
+        (state.stop, state.has_stopped) = (Arc::default(), false);
+        match end {
+            End::Power => {
+                state.disk = state.disk.after_power_cut();
+                state.boots += 1;
+            }
+            End::Process => state.disk = state.disk.crash_process(),
+        }
+        state.struck += 1;
+        state.arm_next();
     }
 
     /// One life of the broker, until the host is crashed.
     pub async fn live(self) -> turmoil::Result {
-        let (env, config) = self.new_life();
+        let (env, config, stop) = self.new_life();
         match Broker::start(config, env).await {
-            Ok(_broker) => std::future::pending::<()>().await,
+            Ok(broker) => {
+                stop.notified().await;
+                let stopped = broker.stop().await;
+                let mut state = self.lock();
+                state.has_stopped = true;
+                state.start_errors.extend(stopped.err().map(|error| format!("did not stop: {error}")));
+            }
             Err(error) => {
                 let mut state = self.lock();
                 if !state.disk.is_cut() {
-                    state.start_errors.push(error.to_string());
+                    state.start_errors.push(format!("did not start: {error}"));
                 }
             }
         }
         Ok(())
     }
 
-    fn new_life(&self) -> (Env, Config) {
+    fn new_life(&self) -> (Env, Config, Arc<Notify>) {
         let mut state = self.lock();
         state.lives += 1;
         let disk: Arc<dyn Disk> = match state.bug {
@@ -193,14 +279,29 @@ impl World {
                     state.fatal = Some(fatal.reason);
                 }
             }),
+            tamper: state.tamper.clone(),
         };
         let mut config = Config::default();
         config.kafka.listen = ottla::config::HostPort::new("0.0.0.0", PORT);
         config.kafka.advertise = Some(ottla::config::HostPort::new(BROKER, PORT));
         config.admin.listen = None;
-        if state.page_cache {
-            config.broker.durability = ottla::config::Durability::PageCache;
+        (state.adjust)(&mut config);
+        (env, config, Arc::clone(&state.stop))
+    }
+}
+
+impl State {
+    fn arm_next(&mut self) {
+        self.armed = None;
+        if let Some(fault) = self.planned.pop_front() {
+            self.arm(fault);
         }
-        (env, config)
+    }
+
+    fn arm(&mut self, fault: Fault) {
+        self.armed = Some(fault);
+        if let Fault::Power(op) = fault {
+            self.disk.cut_power_at(op);
+        }
     }
 }

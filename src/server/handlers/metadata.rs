@@ -149,7 +149,7 @@ fn describe_some(call: &Call, view: TopicView, is_shown: fn(&PartitionView) -> b
     let TopicView { id, name, partitions } = view;
     let partitions = partitions.into_iter().filter_map(|(index, replica_nodes)| {
         let stands = topic_view::partition(&call.context, id, index, &replica_nodes);
-        is_shown(&stands).then(|| MetadataResponsePartition {
+        is_shown(&stands).then_some(MetadataResponsePartition {
             error_code: stands.error_code,
             partition_index: index.0,
             leader_id: stands.leader_id,

@@ -326,9 +326,7 @@ mod tests {
         world.join(&[1, 2]);
         assert_eq!((world.assign(Assignor::Uniform), world.sizes()), (3, vec![4, 3, 3]));
         assert_eq!(world.assign(Assignor::Uniform), 0, "nothing has changed");
-        for list in [&mut world.topics] {
-            list.remove(0);
-        }
+        world.topics.remove(0);
         world.ids.remove(0);
         world.has.remove(0);
         assert_eq!((world.assign(Assignor::Uniform), world.sizes()), (4, vec![5, 5]));

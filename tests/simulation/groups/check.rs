@@ -1,0 +1,222 @@
+//! What of the clients' events must not be. Violations carry the names of `docs/invariants.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ottla::protocol::error_code::ErrorCode;
+
+use super::events::{At, Commit, Events, Joined, Over, Seen, who};
+
+/// Never, or not known to have been.
+const NEVER: At = At::MAX;
+
+/// Every violation.
+pub fn violations(events: &Events) -> Vec<String> {
+    let mut found = events.found.clone();
+    let visible = visible(events);
+    offsets(events, &visible, &mut found);
+    zombies(events, &visible, &mut found);
+    shares(events, &mut found);
+    generations(events, &mut found);
+    found
+}
+
+/// Whether an answer leaves open if the commit was done: whoever lost its turn, or its coordinator, is told to ask again.
+pub fn is_maybe(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::COORDINATOR_NOT_AVAILABLE | ErrorCode::NOT_COORDINATOR)
+}
+
+/// By when each commit must have been visible: somebody was told that it is done, or has seen it.
+fn visible(events: &Events) -> Vec<At> {
+    let acked = |commit: &Commit| commit.told.filter(|(_, code)| !code.is_error()).map_or(NEVER, |(at, _)| at);
+    let mut visible: Vec<At> = events.commits.iter().map(acked).collect();
+    for seen in &events.seen {
+        if let Some(number) = number(events, seen) {
+            visible[number] = visible[number].min(seen.told);
+        }
+    }
+    visible
+}
+
+/// The commit that a client was shown.
+fn number(events: &Events, seen: &Seen) -> Option<usize> {
+    let (offset, stored) = seen.found.as_ref()?;
+    let number = stored.parse::<usize>().ok().filter(|number| *number < events.commits.len())?;
+    let commit = &events.commits[number];
+    let is_it = commit.group == seen.group && commit.partition == seen.partition && commit.offset == *offset;
+    is_it.then_some(number)
+}
+
+/// For one partition of one group: by when commits were visible, in that order, and the latest sending among those so far, with its number.
+type Latest = Vec<(At, At, usize)>;
+
+fn latest(events: &Events, visible: &[At]) -> BTreeMap<(&'static str, i32), Latest> {
+    let mut latest: BTreeMap<(&'static str, i32), Latest> = BTreeMap::new();
+    let known = events.commits.iter().zip(visible).enumerate().filter(|(_, (_, by))| **by != NEVER);
+    for (number, (commit, by)) in known {
+        latest.entry((commit.group, commit.partition)).or_default().push((*by, commit.sent, number));
+    }
+    for commits in latest.values_mut() {
+        commits.sort_unstable();
+        for n in 1..commits.len() {
+            if commits[n - 1].1 > commits[n].1 {
+                (commits[n].1, commits[n].2) = (commits[n - 1].1, commits[n - 1].2);
+            }
+        }
+    }
+    latest
+}
+
+/// Each read shows a commit that was not surely overwritten when the read began: the offsets of a partition are one register.
+fn offsets(events: &Events, visible: &[At], found: &mut Vec<String>) {
+    let latest = latest(events, visible);
+    for seen in &events.seen {
+        let place = format!("group {} partition {} at {}..{}", seen.group, seen.partition, seen.sent, seen.told);
+        // By when the commit that is shown was over: one that nobody was told of may be done at any time.
+        let over = match (number(events, seen), &seen.found) {
+            (None, Some(shown)) => {
+                found.push(format!("group-offset-regress: {place} shows {shown:?}, which nobody committed"));
+                continue;
+            }
+            (None, None) => 0,
+            (Some(number), _) => match events.commits[number].told {
+                Some((_, code)) if code.is_error() && !is_maybe(code) => {
+                    found.push(format!("group-offset-regress: {place} shows commit {number}, refused with {code:?}"));
+                    continue;
+                }
+                Some((at, code)) if !code.is_error() => at,
+                _ => NEVER,
+            },
+        };
+        let before = latest.get(&(seen.group, seen.partition)).map(Vec::as_slice).unwrap_or_default();
+        let known = before.partition_point(|(by, _, _)| *by < seen.sent);
+        if let Some((_, sent, number)) = known.checked_sub(1).map(|last| before[last])
+            && over < sent
+        {
+            let later = &events.commits[number];
+            found.push(format!("group-offset-regress: {place} shows {:?}, but {later:?} was done before", seen.found));
+        }
+    }
+}
+
+/// No commit is taken of a generation that was over when it was sent, or of a member that was out.
+fn zombies(events: &Events, visible: &[At], found: &mut Vec<String>) {
+    let mut out: BTreeMap<(&str, &str), At> = BTreeMap::new();
+    for removed in &events.removed {
+        let at = out.entry((removed.group, removed.member.as_str())).or_insert(NEVER);
+        *at = removed.told.min(*at);
+    }
+    for (number, commit) in events.commits.iter().enumerate() {
+        if visible[number] == NEVER || commit.generation < 0 {
+            continue;
+        }
+        let is_later = |joined: &&Joined| {
+            let concerns = joined.group == commit.group && (joined.leader.is_some() || joined.member == commit.member);
+            concerns && joined.generation > commit.generation && joined.told < commit.sent
+        };
+        if let Some(joined) = events.joined.iter().find(is_later) {
+            found.push(format!("zombie-commit: {number} {commit:?} was taken after {joined:?}"));
+        }
+        let is_over = |over: &&Over| {
+            over.group == commit.group && over.generation == commit.generation && over.told < commit.sent
+        };
+        if let Some(over) = events.over.iter().find(is_over) {
+            found.push(format!("zombie-commit: {number} {commit:?} was taken after {over:?}"));
+        }
+        if let Some(at) = out.get(&(commit.group, commit.member.as_str())).filter(|at| **at < commit.sent) {
+            found.push(format!("zombie-commit: {number} {commit:?} was taken of a member that was out at {at}"));
+        }
+    }
+}
+
+/// In one generation a partition has one owner, and a share of one generation is never taken for that of another.
+fn shares(events: &Events, found: &mut Vec<String>) {
+    let mut owners: BTreeMap<(&str, i32, i32), &str> = BTreeMap::new();
+    for share in &events.shares {
+        if share.made_for != share.generation {
+            found.push(format!("dual-owner: a share of generation {} is given out again: {share:?}", share.made_for));
+        }
+        for partition in &share.partitions {
+            let owner = owners.entry((share.group, share.generation, *partition)).or_insert(who(&share.member));
+            if *owner != who(&share.member) {
+                found.push(format!("dual-owner: partition {partition} is {owner}'s already: {share:?}"));
+            }
+        }
+    }
+}
+
+/// A generation is given once, to one leader, and none that is over is given again.
+fn generations(events: &Events, found: &mut Vec<String>) {
+    let mut leaders: BTreeMap<(&str, i32), &str> = BTreeMap::new();
+    // From when on each generation is the least that there may be.
+    let mut least: Vec<(&str, i32, At)> = Vec::new();
+    least.extend(events.joined.iter().map(|joined| (joined.group, joined.generation, joined.told)));
+    least.extend(events.over.iter().map(|over| (over.group, over.generation + 1, over.told)));
+    for joined in &events.joined {
+        let Some(led_by) = joined.leader.as_deref().map(who) else { continue };
+        let leader = leaders.entry((joined.group, joined.generation)).or_insert(led_by);
+        if *leader != led_by {
+            found.push(format!("dual-owner: generation {} is {leader}'s already: {joined:?}", joined.generation));
+        }
+        let before = least.iter().filter(|(group, _, told)| *group == joined.group && *told < joined.sent);
+        if let Some(before) = before.map(|(_, least, _)| *least).max().filter(|least| *least > joined.generation) {
+            found.push(format!("dual-owner: there was a generation {before} before {joined:?}"));
+        }
+    }
+}
+
+/// What a run has seen of what it is there for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Coverage {
+    /// Commits that were acknowledged.
+    pub acked: usize,
+    /// Commits of old generations, and of members that were out, that were refused.
+    pub zombies_refused: usize,
+    /// Commits that nobody was told of.
+    pub maybe: usize,
+    /// Offsets that were read.
+    pub seen: usize,
+    /// Generations that members were told of.
+    pub generations: usize,
+    /// Generations of which several members had shares.
+    pub shared: usize,
+    /// Times that a static member had its share of a generation under another id than before.
+    pub replaced: usize,
+    /// Members that were out.
+    pub removed: usize,
+    /// Requests without an answer.
+    pub lost: usize,
+}
+
+impl Coverage {
+    /// Whether this is as much as `least`, in everything.
+    pub fn has(&self, least: Self) -> bool {
+        let all = |of: &Self| {
+            let Self { acked, zombies_refused, maybe, seen, generations, shared, replaced, removed, lost } = *of;
+            [acked, zombies_refused, maybe, seen, generations, shared, replaced, removed, lost]
+        };
+        all(self).iter().zip(all(&least)).all(|(seen, least)| *seen >= least)
+    }
+}
+
+/// See [`Coverage`].
+pub fn coverage(events: &Events) -> Coverage {
+    let count = |wanted: &dyn Fn(&Commit) -> bool| events.commits.iter().filter(|commit| wanted(commit)).count();
+    let zombie = [ErrorCode::ILLEGAL_GENERATION, ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::FENCED_INSTANCE_ID];
+    let mut members: BTreeMap<(&str, i32), BTreeSet<&str>> = BTreeMap::new();
+    let mut ids: BTreeMap<(&str, i32, &str), BTreeSet<&str>> = BTreeMap::new();
+    for share in &events.shares {
+        members.entry((share.group, share.generation)).or_default().insert(who(&share.member));
+        ids.entry((share.group, share.generation, who(&share.member))).or_default().insert(&share.member);
+    }
+    Coverage {
+        acked: count(&|commit| commit.told.is_some_and(|(_, code)| !code.is_error())),
+        zombies_refused: count(&|commit| commit.told.is_some_and(|(_, code)| zombie.contains(&code))),
+        maybe: count(&|commit| commit.told.is_none_or(|(_, code)| is_maybe(code))),
+        seen: events.seen.len(),
+        generations: members.len(),
+        shared: members.values().filter(|members| members.len() > 1).count(),
+        replaced: ids.values().map(|ids| ids.len() - 1).sum(),
+        removed: events.removed.len(),
+        lost: events.lost,
+    }
+}

@@ -1,0 +1,125 @@
+//! Runs without a bug, which must be clean and must have seen what they are there for, and runs with each planted bug.
+
+use super::acts::{HAPPENED, KEPT, STRUCK};
+use super::bugs::Bug;
+use super::check::Coverage;
+use super::{Outcome, run};
+use crate::seeds;
+
+/// Seeds of the runs without a bug. Each planted bug is caught within these, so that the same seed is clean without it.
+const SEEDS: u64 = 8;
+
+/// A run without a planted bug: nothing is wrong, and nothing of what it is there for was missing.
+fn check(seed: u64) -> Outcome {
+    let outcome = run(seed, None);
+    let first: Vec<_> = outcome.violations.iter().take(5).collect();
+    assert!(first.is_empty(), "seed {seed}: {} violations: {first:#?}", outcome.violations.len());
+    let least = Coverage {
+        acked: 500,
+        zombies_refused: 10,
+        maybe: 10,
+        seen: 1_000,
+        generations: 6,
+        shared: 6,
+        replaced: 2,
+        removed: 6,
+        lost: 10,
+    };
+    println!("seed {seed}: {:?}, {} events", outcome.coverage, outcome.events);
+    assert!(outcome.coverage.has(least), "seed {seed}: too little was seen: {:?}", outcome.coverage);
+    let occurred = (outcome.struck, outcome.happened, outcome.kept);
+    assert_eq!(occurred, (STRUCK, HAPPENED, KEPT), "seed {seed}: something that was planned did not occur");
+    outcome
+}
+
+#[test]
+fn groups_survive_what_befalls_their_members_and_their_broker() {
+    for seed in seeds(SEEDS) {
+        check(seed);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_with_groups_too() {
+    let (one, two) = (check(4), check(4));
+    assert_eq!((one.hash, one.events), (two.hash, two.events));
+}
+
+/// Runs seeds with a planted bug until a client sees the violation that it is there for. Other violations do not count.
+fn caught(bug: Bug, id: &str) {
+    let mut at = vec![];
+    for seed in 0..12 {
+        let violations = run(seed, Some(bug)).violations;
+        if let Some(found) = violations.iter().find(|violation| violation.starts_with(id)) {
+            at.push(seed);
+            if at.len() < 2 {
+                println!("{bug:?}: after {} seeds, {} violations: {found}", seed + 1, violations.len());
+            }
+            continue;
+        }
+        if let Some(other) = violations.first() {
+            println!("{bug:?}: seed {seed}: {} other violations: {other}", violations.len());
+        }
+    }
+    println!("HIST {bug:?} {} of 12 {at:?}", at.len());
+}
+
+#[test]
+fn answering_before_the_commit_is_caught() {
+    caught(Bug::AnsweredFirst, "group-offset-regress");
+}
+
+#[test]
+fn leaving_out_the_last_record_of_a_turn_is_caught() {
+    caught(Bug::LastRecordLeftOut, "group-offset-regress");
+}
+
+#[test]
+fn not_checking_the_generation_of_a_commit_is_caught() {
+    caught(Bug::GenerationNotChecked, "zombie-commit");
+}
+
+#[test]
+fn not_storing_that_a_member_has_left_is_caught() {
+    caught(Bug::LeaveNotStored, "zombie-commit");
+}
+
+#[test]
+fn storing_a_generation_only_with_its_shares_is_caught() {
+    caught(Bug::GenerationStoredLate, "dual-owner");
+}
+
+#[test]
+fn taking_a_stored_generation_without_shares_for_a_stable_one_is_caught() {
+    caught(Bug::PhaseForgotten, "dual-owner");
+}
+
+#[test]
+fn telling_a_member_the_share_of_another_is_caught() {
+    caught(Bug::ShareOfAnother, "dual-owner");
+}
+
+#[test]
+fn loading_static_members_without_their_instance_ids_is_caught() {
+    caught(Bug::InstancesForgotten, "needless-rebalance");
+}
+
+#[test]
+fn ignoring_instance_ids_is_caught() {
+    caught(Bug::InstanceIdIgnored, "needless-rebalance");
+}
+
+#[test]
+fn loading_groups_from_an_old_checkpoint_is_caught() {
+    caught(Bug::LoadedFromOldCheckpoint, "needless-rebalance");
+}
+
+#[test]
+fn not_waiting_for_the_members_that_there_are_is_caught() {
+    caught(Bug::RebalanceNotWaited, "stuck-group");
+}
+
+#[test]
+fn sessions_that_hardly_end_are_caught() {
+    caught(Bug::SessionInSeconds, "stuck-group");
+}
