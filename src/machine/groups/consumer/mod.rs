@@ -1,8 +1,8 @@
 //! One group of the consumer protocol (KIP-848): members say what they read and what they have, the coordinator says what each shall have.
 //!
 //! The group's *epoch* grows with each change of its members, of what they read, or of those topics. For each epoch a *target* is computed
-//! ([`assignor`]), to which members come one by one, each at its own pace ([`member`]). Members of the classic protocol may be among them while a
-//! group migrates ([`classic`], [`migrate`]). As Kafka's, but for what `docs/compatibility.md` names.
+//! ([`assignor`]), to which members come one by one, each at its own pace (`member`). Members of the classic protocol may be among them while a
+//! group migrates (`classic`, `migrate`). As Kafka's, but for what `docs/compatibility.md` names.
 
 pub mod assignor;
 pub mod heartbeat;
