@@ -67,9 +67,7 @@ def members(command: Callable[[], list[str]], quits_on: signal.Signals | None = 
     return program
 
 
-def python_client(
-    package: str, script: str, ways: tuple[Way, ...], quits_on: signal.Signals | None = None
-) -> Client:
+def python_client(package: str, script: str, ways: tuple[Way, ...], quits_on: signal.Signals | None = None) -> Client:
     def command() -> list[str]:
         return [programs.python(), str(HERE / script)]
 
@@ -139,9 +137,9 @@ PLATFORMATIC_WAYS = (
     Way("cooperative-sticky", static=KILLED),
     Way("consumer", "consumer", static=()),
 )
-"""@platformatic/kafka 2.12.1 leaves its group when it is closed, static or not; and it joins again while a commit is under way."""
+"""@platformatic/kafka 2.12.1 leaves its group when it is closed, static or not, and joins again amid a commit."""
 FRANZ_WAYS = (RANGE, COOPERATIVE, Way("consumer", "consumer", static=()))
-"""franz-go 1.22.2 leaves a group of the consumer protocol without its instance id: Kafka refuses that, and the name stays taken."""
+"""franz-go 1.22.2 leaves groups of the consumer protocol without its instance id: Kafka refuses; the name stays taken."""
 CLIENTS = (
     Client(
         "kcat",
@@ -151,9 +149,7 @@ CLIENTS = (
         KCAT_WAYS,
     ),
     python_client("confluent-kafka", "confluent_client.py", (RANGE, COOPERATIVE, CONSUMER)),
-    remote_client(
-        "librdkafka", lambda: [programs.librdkafka_old()], LIBRDKAFKA_WAYS, lacks=("delete records",)
-    ),
+    remote_client("librdkafka", lambda: [programs.librdkafka_old()], LIBRDKAFKA_WAYS, lacks=("delete records",)),
     python_client("kafka-python", "kafka_python_client.py", (RANGE, COOPERATIVE), signal.SIGTERM),
     java_client("java", "4.3.1", (RANGE, COOPERATIVE, CONSUMER)),
     java_client("java-3.9", "3.9.2", (RANGE, COOPERATIVE)),

@@ -26,7 +26,7 @@ WORKER = {
 
 
 def lines(count: int, seed: int) -> str:
-    """Lines of every length, some empty. ASCII: the source counts characters, and skips so many bytes when it goes on."""
+    """Lines of every length, some empty. ASCII: the source counts characters, and later skips so many bytes."""
     draw = random.Random(seed)
     return "".join(f"{n} {'x' * draw.randrange(200)} {n}\n" if n % 9 else "\n" for n in range(count))
 

@@ -146,9 +146,9 @@ class Listener(ConsumerRebalanceListener):
         """Commit what was read, unless a rebalance is in its way: then a later call does."""
         if not self.seat.uncommitted:
             return
-        offsets = self.seat.uncommitted.items()
+        behind = {p: OffsetAndMetadata(offset, "", -1) for p, offset in self.seat.uncommitted.items()}
         try:
-            self.consumer.commit({TopicPartition(self.topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets})
+            self.consumer.commit({TopicPartition(self.topic, p): offset for p, offset in behind.items()})
             self.seat.uncommitted.clear()
         except RebalanceInProgressError:
             pass
@@ -161,8 +161,8 @@ class Leaving(Exception):
 class Patience:
     """Polls without an end, until SIGTERM.
 
-    A poll that gives up while the group is joined can lose what it was assigned (kafka-python 3.0.12): the assignment that
-    comes between this poll and the next one is never looked at. So no poll gives up.
+    A poll that gives up while the group is joined can lose what it was assigned (kafka-python 3.0.12): the assignment
+    that comes between this poll and the next one is never looked at. So no poll gives up.
     """
 
     def __init__(self) -> None:

@@ -43,8 +43,8 @@ def shown(lines: str, headers: str) -> str:
 
 def round_trip(bootstrap: str, topic: str, codec: str) -> dict[str, str]:
     began = int(time.time() * 1000)
-    produce = ["-P", "-t", topic, "-p", "0", "-K", "\t", "-Z", "-X", f"compression.codec={codec}", "-X", "linger.ms=500"]
-    kcat(bootstrap, *produce, *HEADERS, text=LINES)
+    options = ["-X", f"compression.codec={codec}", "-X", "linger.ms=500"]
+    kcat(bootstrap, "-P", "-t", topic, "-p", "0", "-K", "\t", "-Z", *options, *HEADERS, text=LINES)
     read = ["-C", "-t", topic, "-p", "0", "-o", "beginning", "-e"]
     got = kcat(bootstrap, *read, "-Z", "-f", SHOW)
     expect("records", got, shown(LINES, f"one=1,two={REPEATED}"))
@@ -99,7 +99,7 @@ def group(bootstrap: str, topic: str) -> None:
 
 
 def member(bootstrap: str) -> Callable[[str, str, str, str], list[str]]:
-    """The command line of a member; see `groups.py`. kcat commits by itself: every tenth of a second, and when it ends."""
+    """The command line of a member; see `groups.py`. It commits by itself: every tenth of a second, and at its end."""
 
     def command(group: str, topic: str, assignor: str, instance: str) -> list[str]:
         session = ["session.timeout.ms=" + ("30000" if instance else "10000"), "heartbeat.interval.ms=500"]

@@ -1,8 +1,9 @@
 """A client in another language, behind a program that is told in lines of JSON what to do.
 
-`PROGRAM calls BOOTSTRAP` reads a request a line, {"do": "bounds", "topic": "t", "partition": 0}, and answers a line: {"answer": [0, 10]}, or
-{"error": "words"}. Its other words go to stderr. Keys, values and headers are base64, null where there is none. `PROGRAM version` prints its
-client's version, and `PROGRAM member ...` is a member of a group: see `groups.py`.
+`PROGRAM calls BOOTSTRAP` reads a request a line, {"do": "bounds", "topic": "t", "partition": 0}, and answers a line:
+{"answer": [0, 10]}, or {"error": "words"}. Its other words go to stderr. Keys, values and headers are base64, null where
+there is none. `PROGRAM version` prints its client's version, and `PROGRAM member ...` is a member of a group: see
+`groups.py`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Remote(scenarios.Client):
             self.process = None
 
     def ask(self, do: str, **about: object) -> Any:
-        """Have the program do something; its answer. One that dies or says nothing in time is started again next time."""
+        """Have the program do something; its answer. One that dies or is silent for too long is started again."""
         if self.process is None:
             command = [*self.program, "calls", self.bootstrap]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -23,7 +23,7 @@ __all__ = ["Client", "Membership", "Sent", "eventually", "expect", "main", "resu
 
 BASE_TIME = 1_600_000_000_000
 LINGER_MS = 500
-"""How long a producer gathers, until it is flushed: most clients send a batch that does not shrink without compression."""
+"""How long a producer gathers, until it is flushed: a batch that does not shrink is sent without compression."""
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
@@ -186,7 +186,8 @@ def administer_groups(client: Client, topic: str) -> None:
     def command(group: str, topic: str, assignor: str, instance: str) -> list[str]:
         return [*client.program, "member", client.bootstrap, group, topic, assignor, instance]
 
-    with groups.Group(client.bootstrap, groups.Program(command, client.quits_on), groups.Way(client.assignor), topic, 1) as group:
+    program, way = groups.Program(command, client.quits_on), groups.Way(client.assignor)
+    with groups.Group(client.bootstrap, program, way, topic, 1) as group:
         name = f"{topic}-g"
         group.produce(10)
         member = group.join()

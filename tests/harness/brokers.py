@@ -230,7 +230,7 @@ class Kafka(Broker):
 
 @contextlib.contextmanager
 def given_or_own(bootstrap: str | None, **config: str) -> Iterator[str]:
-    """The address given, or that of an Ottla broker started for the caller, so configured, on a directory of its own."""
+    """The address given, or that of an Ottla broker started for the caller, configured so, on its own directory."""
     if bootstrap:
         yield bootstrap
         return

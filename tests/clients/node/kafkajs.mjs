@@ -71,7 +71,8 @@ async function calls(bootstrap) {
   await admin.connect()
   const readers = new Map()
   const resources = topic => [{ type: ConfigResourceTypes.TOPIC, name: topic }]
-  const ends = async (topic, partition) => (await admin.fetchTopicOffsets(topic)).find(found => found.partition === partition)
+  const ends = async (topic, partition) =>
+    (await admin.fetchTopicOffsets(topic)).find(found => found.partition === partition)
   const described = async topic => (await admin.fetchTopicMetadata({ topics: [topic] })).topics[0]
 
   return {

@@ -1,4 +1,4 @@
-//! librdkafka 1.9.2 against one broker: driven by lines of JSON (see remote.py), or a member of a group (see groups.py).
+//! librdkafka 1.9.2 against one broker: driven by lines of JSON (see remote.py), or a member of a group (groups.py).
 
 mod administration;
 mod calls;
