@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::net::Network;
 use crate::protocol::api::ApiKey;
 use crate::protocol::error_code::ErrorCode;
-use crate::raft::{FatalHook, Flusher, StartError};
+use crate::raft::{FatalHook, Flusher, Peers, StartError};
 use crate::replica::ReplicaSet;
 use crate::replica::controller::ControllerHandle;
 use crate::replica::coordinator::{Coordinators, Tamper};
@@ -104,6 +104,7 @@ pub(crate) struct Inner {
     clean: bool,
     journal: Arc<Journal>,
     flusher: Arc<Flusher>,
+    peers: Arc<Peers>,
     controller: Arc<ControllerHandle>,
     replicas: Arc<ReplicaSet>,
     coordinators: Arc<Coordinators>,
@@ -202,13 +203,26 @@ impl Inner {
         let metrics = Arc::new(Metrics::new(&api_names(), &error_names()));
         let home = Arc::new(home);
         let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
-        let controller = open::controller(&env, &config, &home, &journal, &flusher, clean, random.random()).await?;
+        let peers = Peers::new(Arc::clone(&env.network), &home.identity.cluster_id);
+        let seed = random.random();
+        let ground = open::Ground {
+            env: &env,
+            config: &config,
+            home: &home,
+            journal: &journal,
+            flusher: &flusher,
+            peers: &peers,
+            clean,
+            seed,
+        };
+        let controller = open::controller(ground).await?;
         let inner = Arc::new(Self {
             clean,
             broker,
             home,
             journal,
             flusher,
+            peers,
             controller: Arc::new(controller),
             replicas: Arc::default(),
             coordinators: Arc::new(Coordinators::new(env.tamper.clone())),

@@ -1,5 +1,6 @@
 //! Opens a group's log, restores its machine, and starts the group.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +19,7 @@ use crate::machine::groups::Limits as GroupLimits;
 use crate::machine::partition::PartitionMachine;
 use crate::machine::topic_config::{Durability, TopicConfig};
 use crate::raft::applier::Snapshots;
-use crate::raft::{Flusher, Group, GroupConfig};
+use crate::raft::{Flusher, Group, GroupConfig, Peers};
 use crate::replica::controller::{ControllerHandle, Wake};
 use crate::replica::set::Held;
 use crate::replica::{Publisher, Replica, log_config};
@@ -72,16 +73,21 @@ fn report(id: PartitionId, recovered: &Recovered) {
     }
 }
 
+/// What the controller's group is opened on.
+pub(super) struct Ground<'a> {
+    pub(super) env: &'a Env,
+    pub(super) config: &'a Config,
+    pub(super) home: &'a Home,
+    pub(super) journal: &'a Arc<Journal>,
+    pub(super) flusher: &'a Arc<Flusher>,
+    pub(super) peers: &'a Arc<Peers>,
+    pub(super) clean: bool,
+    pub(super) seed: u64,
+}
+
 /// Opens the controller's log and leads its group.
-pub(super) async fn controller(
-    env: &Env,
-    config: &Config,
-    home: &Home,
-    journal: &Arc<Journal>,
-    flusher: &Arc<Flusher>,
-    clean: bool,
-    seed: u64,
-) -> Result<ControllerHandle, BrokerError> {
+pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, BrokerError> {
+    let Ground { env, config, home, journal, flusher, peers, clean, seed } = ground;
     let (disk, for_log) = (Arc::clone(&env.disk), Arc::clone(journal));
     let log_config = LogConfig { segment_bytes: CONTROLLER_SEGMENT_BYTES };
     let opened = on_disk(&env.disk, Lane::Read, move || {
@@ -94,8 +100,11 @@ pub(super) async fn controller(
         return Err(BrokerError::Controller(reason.to_owned()));
     }
     let wake = Wake::new();
+    let me = ReplicaId { broker: config.broker.id, incarnation: Incarnation(1) };
     let group = Group::lead(GroupConfig {
-        me: ReplicaId { broker: config.broker.id, incarnation: Incarnation(1) },
+        me,
+        founders: BTreeSet::from([me]),
+        peers: Arc::clone(peers),
         log: opened.log,
         journal: Arc::clone(journal),
         flusher: Arc::clone(flusher),
@@ -164,6 +173,8 @@ impl Inner {
         let published = Publisher::new(Arc::clone(&self.janitor));
         let group = GroupConfig {
             me: wanted.me,
+            founders: BTreeSet::from([wanted.me]),
+            peers: Arc::clone(&self.peers),
             log: opened.log,
             journal: Arc::clone(&self.journal),
             flusher: Arc::clone(&self.flusher),

@@ -128,6 +128,22 @@ impl Descriptor {
         Ok(Self { id, membership, next_offset, log_start, epochs, machine, place, roll })
     }
 
+    /// The descriptor's bytes, for another replica.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256 + self.membership.len() + self.machine.len());
+        self.encode(&mut out);
+        out
+    }
+
+    /// Reads [`Descriptor::to_bytes`] of another replica, if it is that: where the next entry is in its files says nothing here.
+    #[must_use]
+    pub fn from_bytes(bytes: Bytes) -> Option<Self> {
+        let mut from = Reader::new(bytes);
+        let descriptor = Self::decode(&mut from).ok().filter(|_| from.is_empty())?;
+        Some(Self { place: None, ..descriptor })
+    }
+
     /// The point of the log that this descriptor stands at, when it is this replica's own.
     #[must_use]
     pub fn mark(&self) -> Option<Mark> {

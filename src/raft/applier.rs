@@ -296,6 +296,34 @@ impl<M: Machine> Applier<M> {
         self.undescribed >= Self::lock(&self.machine).snapshot_bytes()
     }
 
+    /// Goes on from a state that another replica has described. It is durable before anything here counts on it, and openraft cuts the log there
+    /// afterwards. Entries behind it that this log holds stay: they are what the leader has, or are truncated by it.
+    async fn install(&mut self, snapshot: Descriptor) -> io::Result<()> {
+        if self.last.is_some_and(|last| last.index >= snapshot.id.index) {
+            return Err(io::Error::other(format!("a snapshot at {} is behind what is applied", snapshot.id)));
+        }
+        let membership = decode_stored_membership(&snapshot.membership)?;
+        let machine = M::restore(&snapshot.machine)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("a snapshot: {error}")))?;
+        let (done, durable) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |outcome| drop(done.send(outcome)));
+        self.journal.put_descriptor(self.log.id(), Descriptor { place: None, ..snapshot.clone() }, done);
+        durable.await.unwrap_or_else(|_| Err(io::Error::other("the journal is closed")))?;
+        *Self::lock(&self.machine) = machine;
+        self.membership = membership;
+        self.last = Some(snapshot.id);
+        self.next_offset = snapshot.next_offset;
+        // Whoever led in the term of the last entry had its first one applied before.
+        self.blank_term = Some(snapshot.id.term);
+        self.described = Some(snapshot.id.index);
+        self.undescribed_total.fetch_sub(self.undescribed, Ordering::Relaxed);
+        self.undescribed = 0;
+        self.unflushed.clear();
+        self.ahead.clear();
+        self.publish(&mut Vec::new());
+        Ok(())
+    }
+
     /// The descriptor that openraft sees as this group's snapshot.
     fn snapshot(&self) -> Option<Descriptor> {
         let group = self.journal.group(self.log.id());
@@ -373,12 +401,10 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for Applier<M> {
 
     async fn install_snapshot(
         &mut self,
-        meta: &SnapshotMetaOf<TypeConfig>,
-        _snapshot: Descriptor,
+        _meta: &SnapshotMetaOf<TypeConfig>,
+        snapshot: Descriptor,
     ) -> Result<(), io::Error> {
-        // A group with one voter has no leader to receive a snapshot from; at start-up openraft installs its own only when it is
-        // ahead of what is applied, which a descriptor at or below the restart checkpoint never is.
-        Err(io::Error::other(format!("install snapshot {:?}: a sole voter has no other source", meta.last_log_id)))
+        self.install(snapshot).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Descriptor>>, io::Error> {

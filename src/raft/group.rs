@@ -1,5 +1,6 @@
 //! One Raft group on this broker: start, lead, propose, checkpoint, stop.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -11,14 +12,16 @@ use openraft::{Config, ReadPolicy, SnapshotPolicy};
 use super::applier::{Applier, ApplierConfig, Observer, Snapshots};
 use super::flusher::{Flusher, LogFlusher};
 use super::log_store::LogStore;
-use super::transport::SoloNetwork;
+use super::member::GroupMember;
+use super::transport::client::GroupNetwork;
+use super::transport::{Member, Peers};
 use super::types::{Applied, Callback, Command, Runtime, TypeConfig, log_id};
 use crate::ids::{LogId, PartitionId, ReplicaId, Term};
 use crate::log::journal::Journal;
 use crate::log::{Descriptor, Log};
 use crate::machine::Machine;
 
-type Raft<M> = openraft::Raft<TypeConfig, Applier<M>>;
+pub(super) type Raft<M> = openraft::Raft<TypeConfig, Applier<M>>;
 
 /// Proposals that may wait in a group's core; more wait in the sender.
 const CORE_QUEUE: u64 = 1024;
@@ -27,6 +30,11 @@ const CORE_QUEUE: u64 = 1024;
 pub struct GroupConfig<M: Machine> {
     /// This replica: the voter's identity.
     pub me: ReplicaId,
+    /// The voters that found the group, if `me` is one of them: a log that is empty begins with them. Not for a replica that has come later, or
+    /// that has forgotten: it is told by the leader.
+    pub founders: BTreeSet<ReplicaId>,
+    /// The ways to the other replicas.
+    pub peers: Arc<Peers>,
     /// The group's log, already recovered.
     pub log: Arc<Log>,
     /// The data directory's journal.
@@ -136,23 +144,46 @@ fn raft_config(id: PartitionId) -> Config {
     }
 }
 
+fn changed(error: &openraft::errors::RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ProposeError {
+    use openraft::errors::RaftError;
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => ProposeError::NotLeader,
+        RaftError::APIError(_) => ProposeError::Unknown,
+        RaftError::Fatal(_) => ProposeError::Stopped,
+    }
+}
+
 impl<M: Machine> Group<M> {
-    /// Starts the group and leads it: founds it when its log is empty, else is elected in a new term. Returns when the blank
-    /// of that term is applied, so the machine has seen everything that was ever acknowledged.
+    /// Starts a group whose only voter this is, and leads it: founds it when its log is empty, else is elected in a new term. Returns when the
+    /// blank of that term is applied, so the machine has seen everything that was ever acknowledged.
     ///
     /// # Errors
     /// When the stored state cannot be used or the core stops.
     pub async fn lead(config: GroupConfig<M>) -> Result<Self, StartError> {
         let seed = config.seed;
-        Runtime::scope(seed, Self::lead_seeded(config)).await
+        let lead = async {
+            let group = Self::start_seeded(config).await?;
+            group.become_leader().await?;
+            Ok(group)
+        };
+        Runtime::scope(seed, lead).await
     }
 
-    async fn lead_seeded(config: GroupConfig<M>) -> Result<Self, StartError> {
+    /// Starts the group as a follower.
+    ///
+    /// # Errors
+    /// When the stored state cannot be used or the core stops.
+    pub async fn start(config: GroupConfig<M>) -> Result<Self, StartError> {
+        let seed = config.seed;
+        Runtime::scope(seed, Self::start_seeded(config)).await
+    }
+
+    async fn start_seeded(config: GroupConfig<M>) -> Result<Self, StartError> {
         let id = config.log.id();
         let undescribed_bytes = Arc::clone(&config.flusher.undescribed_bytes);
         let flusher = LogFlusher::new(config.flusher, Arc::clone(&config.log), config.page_cache);
         let store = LogStore::new(Arc::clone(&config.log), Arc::clone(&config.journal), Arc::clone(&flusher));
-        store.found(config.me, config.descriptor.as_ref())?;
+        store.found(config.me, &config.founders, config.descriptor.as_ref())?;
         let log = config.log;
         let applier = Applier::new(ApplierConfig {
             log: Arc::clone(&log),
@@ -164,12 +195,63 @@ impl<M: Machine> Group<M> {
             undescribed_bytes,
         })?;
         let settings = raft_config(id).validate().map_err(|error| StartError::Core(error.to_string()))?;
-        let raft = Raft::new(config.me, Arc::new(settings), SoloNetwork, store, applier)
+        let network = GroupNetwork::new(config.peers, id);
+        let raft = Raft::new(config.me, Arc::new(settings), network, store, applier)
             .await
             .map_err(|error| StartError::Core(error.to_string()))?;
-        let group = Self { id, me: config.me, raft, log, flusher, machine: config.machine, seed: config.seed };
-        group.become_leader().await?;
-        Ok(group)
+        Ok(Self { id, me: config.me, raft, log, flusher, machine: config.machine, seed: config.seed })
+    }
+
+    /// This replica, as its peers reach it.
+    #[must_use]
+    pub fn member(&self) -> Arc<dyn Member> {
+        Arc::new(GroupMember::new(self.me, self.raft.clone(), Arc::clone(&self.log), self.seed))
+    }
+
+    /// Stands for election, if the others would elect it. Whether it was elected shows in [`Group::term`].
+    pub async fn elect(&self) {
+        // A stopped core stands for nothing.
+        drop(Runtime::scope(self.seed, self.raft.trigger().elect(true)).await);
+    }
+
+    /// Asks `to` to lead instead. It does once it holds all that this replica has, and this one goes on if it does not.
+    pub async fn transfer(&self, to: ReplicaId) {
+        drop(Runtime::scope(self.seed, self.raft.trigger().transfer_leader(to)).await);
+    }
+
+    /// Lets the followers show that this replica still leads: the first write after a rest needs that.
+    pub async fn heartbeat(&self) {
+        drop(Runtime::scope(self.seed, self.raft.trigger().heartbeat()).await);
+    }
+
+    /// Lets time decide whether to stand for election, or not: while its leader is in doubt.
+    pub fn set_ticks(&self, ticks: bool) {
+        self.raft.runtime_config().tick(ticks);
+    }
+
+    /// The replica that this one follows, or itself if it leads. It may be gone.
+    #[must_use]
+    pub fn leader(&self) -> Option<ReplicaId> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        self.raft.server_metrics().borrow_watched().current_leader
+    }
+
+    /// Adds a replica that learns, and does not vote yet.
+    ///
+    /// # Errors
+    /// If this replica does not lead, or another change is under way.
+    pub async fn add_learner(&self, replica: ReplicaId) -> Result<(), ProposeError> {
+        let added = Runtime::scope(self.seed, self.raft.add_learner(replica, (), false)).await;
+        added.map(drop).map_err(|error| changed(&error))
+    }
+
+    /// Makes these replicas the voters. Those that were and are not any more leave the group.
+    ///
+    /// # Errors
+    /// If this replica does not lead, or another change is under way.
+    pub async fn change_voters(&self, voters: BTreeSet<ReplicaId>) -> Result<(), ProposeError> {
+        let changed_to = Runtime::scope(self.seed, self.raft.change_membership(voters, false)).await;
+        changed_to.map(drop).map_err(|error| changed(&error))
     }
 
     async fn become_leader(&self) -> Result<(), StartError> {

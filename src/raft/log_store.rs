@@ -26,7 +26,7 @@ use crate::ids::{LogId, Offset, PartitionId, RaftIndex, ReplicaId, Term};
 use crate::log::entry::{Body, EntrySummary, NewEntry, RaftEntryKind, StoredEntry};
 use crate::log::journal::Journal;
 use crate::log::{Descriptor, Log, LogError};
-use crate::protocol::batch::HEADER_BYTES;
+use crate::protocol::batch::{BatchHeader, HEADER_BYTES};
 
 /// Entries handed to the machine in one read: bounds what an apply holds in memory.
 const SUMMARIES_PER_READ: usize = 1024;
@@ -49,8 +49,9 @@ impl LogStore {
         Self { id: log.id(), log, journal, flusher }
     }
 
-    /// Makes `me` the group's only voter: writes the first membership of a log that has none, and one more to a log whose voter was an
-    /// earlier incarnation of this very replica. `descriptor` is what the log was recovered from.
+    /// Makes `voters` the group's voters: writes the first membership of a log that has none, and one more to a log whose only voter was an
+    /// earlier incarnation of the only voter there is to be. `descriptor` is what the log was recovered from. All founders write the same
+    /// entry at the same place, as if one had led the others. Without voters it waits for a leader to tell it.
     ///
     /// It stands there before Raft starts: a log that lost it to a power cut, while the journal kept the vote, gets it again.
     /// Nothing is lost with such a log: what is acknowledged is durable, and what is durable comes with all entries before it,
@@ -61,17 +62,25 @@ impl LogStore {
     ///
     /// # Errors
     /// Of the log; or if it names voters that `me` does not follow on.
-    pub fn found(&self, me: ReplicaId, descriptor: Option<&Descriptor>) -> io::Result<()> {
+    pub fn found(
+        &self,
+        me: ReplicaId,
+        founders: &BTreeSet<ReplicaId>,
+        descriptor: Option<&Descriptor>,
+    ) -> io::Result<()> {
+        if !founders.contains(&me) {
+            return Ok(());
+        }
         let Some(last) = self.log.state().last else {
-            return self.write_membership(me, LogId { term: Term(0), index: RaftIndex(0) });
+            return self.write_membership(founders, LogId { term: Term(0), index: RaftIndex(0) });
         };
         let Some(membership) = self.newest_membership(last, descriptor)? else { return Ok(()) };
         let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
         let is_replaced = |old: &ReplicaId| old.broker == me.broker && old.incarnation < me.incarnation;
-        if voters.contains(&me) {
+        if voters.contains(&me) || founders.len() > 1 {
             Ok(())
         } else if voters.len() == 1 && voters.iter().all(is_replaced) {
-            self.write_membership(me, LogId { term: last.term, index: last.index.next() })
+            self.write_membership(founders, LogId { term: last.term, index: last.index.next() })
         } else {
             Err(io::Error::other(format!(
                 "{me:?} is none of the voters that the log names, and follows on none: {voters:?}"
@@ -79,9 +88,9 @@ impl LogStore {
         }
     }
 
-    fn write_membership(&self, me: ReplicaId, id: LogId) -> io::Result<()> {
-        let alone = RaftMembership::new(vec![BTreeSet::from([me])], BTreeMap::from([(me, ())]));
-        let membership = alone.map_err(io::Error::other)?;
+    fn write_membership(&self, voters: &BTreeSet<ReplicaId>, id: LogId) -> io::Result<()> {
+        let nodes: BTreeMap<ReplicaId, ()> = voters.iter().map(|voter| (*voter, ())).collect();
+        let membership = RaftMembership::new(vec![voters.clone()], nodes).map_err(io::Error::other)?;
         let founding = new_entry(entry(id, EntryPayload::Membership(membership)))?;
         self.log.append(&[founding]).map(drop).map_err(to_io)
     }
@@ -258,9 +267,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let mut must_sync = false;
         let mut bytes = 0u64;
+        let mut next_offset = self.log.state().next_offset;
         let entries: Vec<NewEntry> = entries
             .into_iter()
             .map(|entry| {
+                next_offset = check_offset(&entry, next_offset)?;
                 let entry = new_entry(entry)?;
                 must_sync |= matches!(entry.body, Body::Raft { .. });
                 bytes += body_bytes(&entry.body);
@@ -289,6 +300,24 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
+/// Equal index means equal offset on every replica: what a leader has stamped is compared with what this replica is about to. The offset of the
+/// entry behind it.
+fn check_offset(entry: &RaftEntry, next_offset: Offset) -> io::Result<Offset> {
+    let EntryPayload::Normal(Command::Replicated(batch)) = &entry.payload else { return Ok(next_offset) };
+    let header = BatchHeader::parse(batch).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let term = **entry.log_id.committed_leader_id();
+    if header.base_offset != next_offset.0 || u64::try_from(header.leader_epoch) != Ok(term) {
+        let text = format!(
+            "entry {} comes from its leader with offset {} and epoch {}, and would have offset {next_offset} here",
+            log_id(&entry.log_id),
+            header.base_offset,
+            header.leader_epoch,
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(Offset(header.next_offset()))
+}
+
 fn to_io(error: LogError) -> io::Error {
     match error {
         LogError::Io(error) => error,
@@ -301,7 +330,7 @@ fn new_entry(entry: RaftEntry) -> io::Result<NewEntry> {
     let body = match entry.payload {
         EntryPayload::Blank => raft_body(RaftEntryKind::Blank, bytes::Bytes::new()),
         EntryPayload::Membership(membership) => raft_body(RaftEntryKind::Membership, encode_membership(&membership)),
-        EntryPayload::Normal(Command::Records(batch)) => Body::Records(batch),
+        EntryPayload::Normal(Command::Records(batch) | Command::Replicated(batch)) => Body::Records(batch),
         EntryPayload::Normal(Command::Machine(command)) => raft_body(RaftEntryKind::Command, command),
         EntryPayload::Normal(Command::Stored(_)) => {
             return Err(io::Error::other("an entry read for applying is never appended"));

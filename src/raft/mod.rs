@@ -11,13 +11,20 @@ pub mod applier;
 pub mod flusher;
 pub mod group;
 pub mod log_store;
+mod member;
 pub mod transport;
 pub mod types;
 
 pub use applier::{AppliedState, Observer};
 pub use flusher::{Fatal, FatalHook, Flusher};
 pub use group::{Group, GroupConfig, ProposeError, StartError};
+pub use transport::Peers;
 pub use types::{Applied, Command};
+
+#[cfg(test)]
+mod cluster_kit;
+#[cfg(test)]
+mod cluster_tests;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! openraft's own storage suite over the log store, and a group of one through its lives.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,7 @@ use super::applier::{AppliedState, Observer, Snapshots};
 use super::flusher::{Flusher, LogFlusher};
 use super::group::{Group, GroupConfig, ProposeError, Proposed};
 use super::log_store::LogStore;
+use super::transport::Peers;
 use super::types::{Applied, Command, RaftEntry, RaftLogId, RaftStoredMembership, RaftVote, TypeConfig, log_id};
 use crate::ids::{BrokerId, Incarnation, Offset, PartitionId, PartitionIndex, ReplicaId, Term, TopicId};
 use crate::log::disk::Disk;
@@ -23,6 +25,7 @@ use crate::log::{Descriptor, Log, LogConfig, OpenAfter, Recovered};
 use crate::machine::Machine;
 use crate::machine::partition::PartitionMachine;
 use crate::metrics::Metrics;
+use crate::net::TokioNetwork;
 use crate::protocol::compression::Compression;
 use crate::protocol::record::{BatchBuilder, NewRecord};
 
@@ -223,6 +226,8 @@ async fn live_as(disk: &MemDisk, fresh: fn() -> PartitionMachine) -> Life {
     let journal = Arc::clone(&parts.journal);
     let group = Group::lead(GroupConfig {
         me: ME,
+        founders: BTreeSet::from([ME]),
+        peers: Peers::new(Arc::new(TokioNetwork), "test"),
         log: parts.log,
         journal: parts.journal,
         flusher: parts.flusher,
@@ -236,6 +241,11 @@ async fn live_as(disk: &MemDisk, fresh: fn() -> PartitionMachine) -> Life {
     .await
     .unwrap();
     Life { group, seen, journal }
+}
+
+/// Founds a group of one, or goes on with it.
+fn found(store: &LogStore, me: ReplicaId) -> io::Result<()> {
+    store.found(me, &BTreeSet::from([me]), None)
 }
 
 fn batch(text: &str) -> Command {
@@ -398,17 +408,17 @@ fn a_log_is_taken_over_by_a_later_incarnation_of_its_only_voter_and_by_nobody_el
     let store = LogStore::new(Arc::clone(&parts.log), Arc::clone(&parts.journal), flusher);
     let replica = |broker, incarnation| ReplicaId { broker: BrokerId(broker), incarnation: Incarnation(incarnation) };
     let last = || parts.log.state().last.map(|last| last.index.0);
-    store.found(replica(1, 5), None).unwrap();
-    store.found(replica(1, 5), None).unwrap();
+    found(&store, replica(1, 5)).unwrap();
+    found(&store, replica(1, 5)).unwrap();
     assert_eq!(last(), Some(0), "written once");
     for stranger in [replica(1, 4), replica(2, 9)] {
-        let refused = store.found(stranger, None).unwrap_err();
+        let refused = found(&store, stranger).unwrap_err();
         assert!(refused.to_string().contains("none of the voters"), "{refused}");
     }
-    store.found(replica(1, 6), None).unwrap();
-    store.found(replica(1, 6), None).unwrap();
+    found(&store, replica(1, 6)).unwrap();
+    found(&store, replica(1, 6)).unwrap();
     assert_eq!(last(), Some(1));
-    assert!(store.found(replica(1, 5), None).is_err(), "who was replaced does not come back");
+    assert!(found(&store, replica(1, 5)).is_err(), "who was replaced does not come back");
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use crate::log::entry::EntrySummary;
 pub enum Command {
     /// One whole v2 record batch. The log overwrites its base offset and leader epoch.
     Records(Bytes),
+    /// One whole batch from the leader, stamped as the leader stored it: this replica would have stamped it alike, or it stops.
+    Replicated(Bytes),
     /// A machine's own command: an entry without records.
     Machine(Bytes),
     /// An entry as read back for applying: its header, never its records.
@@ -25,7 +27,7 @@ pub enum Command {
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Records(batch) => write!(f, "records({} bytes)", batch.len()),
+            Self::Records(batch) | Self::Replicated(batch) => write!(f, "records({} bytes)", batch.len()),
             Self::Machine(body) => write!(f, "command({} bytes)", body.len()),
             Self::Stored(summary) => write!(f, "stored({})", summary.id),
         }
@@ -92,6 +94,8 @@ pub type RaftVote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub type RaftEntry = openraft::type_config::alias::EntryOf<TypeConfig>;
 /// openraft's membership under this configuration.
 pub type RaftMembership = openraft::Membership<ReplicaId, ()>;
+/// openraft's AppendEntries under this configuration.
+pub type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
 /// A membership with the log id that set it.
 pub type RaftStoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 

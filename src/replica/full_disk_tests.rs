@@ -1,5 +1,6 @@
 //! A partition on a disk that fills up: what its producers and readers are told, and how it gets out of it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,8 +14,10 @@ use crate::log::{OpenAfter, ReadError, Reading};
 use crate::machine::Machine;
 use crate::machine::topic_config::{BrokerValues, Values};
 use crate::metrics::Metrics;
+use crate::net::TokioNetwork;
 use crate::protocol::compression::Compression;
 use crate::protocol::record::{BatchBuilder, NewRecord};
+use crate::raft::Peers;
 use crate::raft::applier::Snapshots;
 
 const ID: PartitionId = PartitionId { topic: TopicId([9; 16]), partition: PartitionIndex(0) };
@@ -45,8 +48,11 @@ async fn live(disk: MemDisk, config: Arc<TopicConfig>) -> Life {
         None => PartitionMachine::default(),
     };
     let published = Publisher::new(Arc::default());
+    let me = ReplicaId { broker: BrokerId(1), incarnation: Incarnation(1) };
     let group = GroupConfig {
-        me: ReplicaId { broker: BrokerId(1), incarnation: Incarnation(1) },
+        me,
+        founders: BTreeSet::from([me]),
+        peers: Peers::new(Arc::new(TokioNetwork), "test"),
         log: Arc::new(log),
         journal: Arc::clone(&journal),
         flusher: Flusher::new(shared, Arc::new(Metrics::new(&[], &[])), Arc::new(|fatal| panic!("{fatal:?}"))),

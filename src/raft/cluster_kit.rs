@@ -1,0 +1,311 @@
+//! Several brokers' groups in one process, over a network in memory: what the tests of replication stand on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::applier::{AppliedState, Observer, Snapshots};
+use super::flusher::Flusher;
+use super::group::{Group, GroupConfig, ProposeError, Proposed};
+use super::transport::service::Service;
+use super::transport::{Groups, Peers};
+use super::types::Command;
+use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ReplicaId, Term, TopicId};
+use crate::log::disk::Disk;
+use crate::log::journal::Journal;
+use crate::log::mem_disk::MemDisk;
+use crate::log::{Log, LogConfig, OpenAfter};
+use crate::machine::Machine;
+use crate::machine::partition::PartitionMachine;
+use crate::metrics::Metrics;
+use crate::net::{BoxFuture, Connection, Listener, Network};
+use crate::protocol::compression::Compression;
+use crate::protocol::record::{BatchBuilder, NewRecord};
+
+/// The one group there is.
+pub(super) const ID: PartitionId = PartitionId { topic: TopicId([8; 16]), partition: PartitionIndex(0) };
+const CLUSTER: &str = "kit";
+const PIPE_BYTES: usize = 64 << 10;
+
+/// The wires between all brokers.
+#[derive(Default)]
+struct Wires {
+    listeners: HashMap<String, mpsc::UnboundedSender<Connection>>,
+    /// Pairs that cannot talk.
+    cut: BTreeSet<(i32, i32)>,
+    /// What carries each connection, by who talks.
+    pumps: Vec<((i32, i32), AbortHandle)>,
+}
+
+/// One broker's end of the network.
+#[derive(Clone)]
+pub(super) struct Wire {
+    me: i32,
+    wires: Arc<Mutex<Wires>>,
+}
+
+struct Ear(tokio::sync::Mutex<mpsc::UnboundedReceiver<Connection>>);
+
+impl Listener for Ear {
+    fn accept(&self) -> BoxFuture<'_, io::Result<Connection>> {
+        Box::pin(async {
+            let next = self.0.lock().await.recv().await;
+            next.ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))
+        })
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        "127.0.0.1:1".parse().unwrap()
+    }
+}
+
+impl Network for Wire {
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        let (tell, ear) = mpsc::unbounded_channel();
+        self.wires.lock().unwrap().listeners.insert(address.to_owned(), tell);
+        Box::pin(async { Ok(Box::new(Ear(tokio::sync::Mutex::new(ear))) as Box<dyn Listener>) })
+    }
+
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Connection>> {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        Box::pin(async move {
+            let mut wires = self.wires.lock().unwrap();
+            let peer = broker_at(address);
+            if wires.cut.contains(&(self.me, peer)) {
+                return Err(refused());
+            }
+            let listener = wires.listeners.get(address).ok_or_else(refused)?.clone();
+            let (here, there) = (tokio::io::duplex(PIPE_BYTES), tokio::io::duplex(PIPE_BYTES));
+            let pairs = [(self.me, peer), (peer, self.me)];
+            // What one writes is pumped to where the other reads, so that a cut can stop it in mid-air.
+            let ((my_out, out_pump), (my_in, in_pump)) = (here, there);
+            let ((their_in, to_them), (their_out, from_them)) =
+                (tokio::io::duplex(PIPE_BYTES), tokio::io::duplex(PIPE_BYTES));
+            wires.pumps.push((pairs[0], pump(out_pump, to_them)));
+            wires.pumps.push((pairs[1], pump(from_them, in_pump)));
+            let from = "127.0.0.1:1".parse().unwrap();
+            let theirs = Connection { reader: Box::new(their_in), writer: Box::new(their_out), peer: from };
+            listener.send(theirs).map_err(|_| refused())?;
+            Ok(Connection { reader: Box::new(my_in), writer: Box::new(my_out), peer: from })
+        })
+    }
+}
+
+fn pump(
+    mut from: impl AsyncRead + Unpin + Send + 'static,
+    mut to: impl AsyncWrite + Unpin + Send + 'static,
+) -> AbortHandle {
+    tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await }).abort_handle()
+}
+
+fn address(broker: i32) -> String {
+    format!("broker-{broker}:9192")
+}
+
+fn broker_at(address: &str) -> i32 {
+    address.trim_start_matches("broker-").trim_end_matches(":9192").parse().unwrap()
+}
+
+#[derive(Default)]
+pub(super) struct Seen(pub(super) Mutex<Option<AppliedState>>);
+
+impl<M> Observer<M> for Seen {
+    fn applied(&self, _machine: &M, state: AppliedState) {
+        *self.0.lock().unwrap() = Some(state);
+    }
+}
+
+/// One broker: its disk, and the group on it while it runs.
+pub(super) struct Node {
+    pub(super) me: ReplicaId,
+    pub(super) disk: MemDisk,
+    pub(super) life: Option<Life>,
+}
+
+/// A running broker.
+pub(super) struct Life {
+    pub(super) group: Group<PartitionMachine>,
+    pub(super) seen: Arc<Seen>,
+    server: AbortHandle,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// All brokers.
+pub(super) struct Cluster {
+    wires: Arc<Mutex<Wires>>,
+    pub(super) nodes: BTreeMap<i32, Node>,
+    founders: BTreeSet<ReplicaId>,
+}
+
+pub(super) fn replica(broker: i32) -> ReplicaId {
+    ReplicaId { broker: BrokerId(broker), incarnation: Incarnation(u64::try_from(broker).unwrap()) }
+}
+
+impl Cluster {
+    /// Brokers 1 to `brokers`, of which the first `founders` have a replica from the beginning.
+    pub(super) async fn start(brokers: i32, founders: i32) -> Self {
+        let node = |broker| Node { me: replica(broker), disk: MemDisk::inline(), life: None };
+        let nodes = (1..=brokers).map(|broker| (broker, node(broker))).collect();
+        let mut cluster = Self { wires: Arc::default(), nodes, founders: (1..=founders).map(replica).collect() };
+        for broker in 1..=brokers {
+            cluster.boot(broker).await;
+        }
+        cluster
+    }
+
+    /// Starts a broker on its disk.
+    pub(super) async fn boot(&mut self, broker: i32) {
+        let wire = Wire { me: broker, wires: Arc::clone(&self.wires) };
+        let network: Arc<dyn Network> = Arc::new(wire.clone());
+        let peers = Peers::new(network, CLUSTER);
+        for other in self.nodes.keys().filter(|other| **other != broker) {
+            peers.set_address(BrokerId(*other), &address(*other)).unwrap();
+        }
+        let groups = Arc::new(Groups::default());
+        let service = Service::new(CLUSTER, Arc::clone(&groups));
+        let listener = wire.listen(&address(broker)).await.unwrap();
+        let server = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok(connection) = listener.accept().await {
+                connections.spawn(service.clone().serve(connection));
+            }
+        });
+        let node = self.nodes.get_mut(&broker).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(node.disk.clone());
+        let journal = Journal::open(Arc::clone(&disk)).or_else(|_| Journal::create(Arc::clone(&disk))).unwrap();
+        let config = LogConfig { segment_bytes: 4096 };
+        let (log, recovered) =
+            Log::open(Arc::clone(&disk), Arc::clone(&journal), ID, config, OpenAfter { clean: false }).unwrap();
+        let machine = match &recovered.descriptor {
+            Some(descriptor) => PartitionMachine::restore(&descriptor.machine).unwrap(),
+            None => PartitionMachine::default(),
+        };
+        let seen = Arc::new(Seen::default());
+        let group = Group::start(GroupConfig {
+            me: node.me,
+            founders: self.founders.clone(),
+            peers,
+            log: Arc::new(log),
+            journal,
+            flusher: Flusher::new(disk, Arc::new(Metrics::new(&[], &[])), Arc::new(|fatal| panic!("{fatal:?}"))),
+            page_cache: false,
+            machine: Arc::new(Mutex::new(machine)),
+            descriptor: recovered.descriptor,
+            observer: Arc::clone(&seen) as _,
+            snapshots: Snapshots::AtLogStart,
+            seed: u64::try_from(broker).unwrap(),
+        })
+        .await
+        .unwrap();
+        groups.insert(ID, group.member());
+        node.life = Some(Life { group, seen, server: server.abort_handle() });
+    }
+
+    /// A broker's process is killed.
+    pub(super) async fn kill(&mut self, broker: i32) {
+        let node = self.nodes.get_mut(&broker).unwrap();
+        let life = node.life.take().unwrap();
+        self.hang_up(|(from, to)| from == broker || to == broker);
+        self.wires.lock().unwrap().listeners.remove(&address(broker));
+        life.group.stop().await;
+        let node = self.nodes.get_mut(&broker).unwrap();
+        node.disk = node.disk.crash_process();
+    }
+
+    fn hang_up(&self, which: impl Fn((i32, i32)) -> bool) {
+        self.wires.lock().unwrap().pumps.retain(|(pair, pump)| {
+            if which(*pair) {
+                pump.abort();
+            }
+            !which(*pair)
+        });
+    }
+
+    /// Two brokers cannot talk any more.
+    pub(super) fn cut(&self, one: i32, other: i32) {
+        let pairs = [(one, other), (other, one)];
+        self.wires.lock().unwrap().cut.extend(pairs);
+        self.hang_up(|pair| pairs.contains(&pair));
+    }
+
+    /// All can talk again.
+    pub(super) fn heal(&self) {
+        self.wires.lock().unwrap().cut.clear();
+    }
+
+    pub(super) fn group(&self, broker: i32) -> &Group<PartitionMachine> {
+        &self.nodes[&broker].life.as_ref().unwrap().group
+    }
+
+    /// What a broker has applied.
+    pub(super) fn seen(&self, broker: i32) -> Option<AppliedState> {
+        *self.nodes[&broker].life.as_ref().unwrap().seen.0.lock().unwrap()
+    }
+
+    /// Waits until something holds.
+    pub(super) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..10_000 {
+            if holds(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never came true: {what}");
+    }
+
+    /// A broker stands for election until it leads and has applied the first entry of its term.
+    pub(super) async fn elect(&self, broker: i32) -> Term {
+        let leads = |cluster: &Self| {
+            let term = cluster.group(broker).term();
+            let applied = cluster.seen(broker);
+            term.filter(|term| applied.is_some_and(|applied| applied.blank_term == Some(*term)))
+        };
+        for _ in 0..1000 {
+            if let Some(term) = leads(self) {
+                return term;
+            }
+            self.group(broker).elect().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("broker {broker} is not elected");
+    }
+
+    /// Proposes a record and waits for what becomes of it.
+    pub(super) async fn propose(&self, broker: i32, term: Term, text: &str) -> Result<Proposed, ProposeError> {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(&NewRecord { timestamp: 1, key: None, value: Some(text.as_bytes()), headers: &[] });
+        let (tell, outcome) = tokio::sync::oneshot::channel();
+        let done = move |result| {
+            let _ = tell.send(result);
+        };
+        self.group(broker).propose(term, Command::Records(builder.build()), done).await;
+        outcome.await.unwrap()
+    }
+
+    /// All entries that a broker's log still holds.
+    pub(super) fn entries(&self, broker: i32) -> Vec<crate::log::entry::StoredEntry> {
+        let log = self.group(broker).log();
+        let state = log.state();
+        let first = state.purged.map_or(0, |id| id.index.0 + 1);
+        let end = state.last.map_or(0, |id| id.index.0 + 1);
+        let mut entries = Vec::new();
+        let mut next = first;
+        while next < end {
+            let range = crate::ids::RaftIndex(next)..crate::ids::RaftIndex(end);
+            entries.extend(log.stored(range, 1 << 20).unwrap());
+            next = entries.last().unwrap().id.index.0 + 1;
+        }
+        entries
+    }
+}

@@ -1,0 +1,140 @@
+//! One group on several brokers: replication, elections, and replicas that come later.
+
+use std::collections::BTreeSet;
+
+use super::cluster_kit::{Cluster, replica};
+use super::group::ProposeError;
+use super::types::Command;
+use crate::ids::{Offset, Term};
+use crate::machine::partition::Command as PartitionCommand;
+
+async fn produce(cluster: &Cluster, broker: i32, term: Term, records: std::ops::Range<i64>) {
+    for offset in records {
+        let proposed = cluster.propose(broker, term, &format!("record {offset}")).await.unwrap();
+        assert_eq!(proposed.applied.base_offset, Offset(offset));
+    }
+}
+
+async fn all_have(cluster: &Cluster, brokers: &[i32], offset: i64) {
+    let has = |cluster: &Cluster, broker: i32| cluster.seen(broker).is_some_and(|seen| seen.next_offset == Offset(offset));
+    let have = |cluster: &Cluster| brokers.iter().all(|broker| has(cluster, *broker));
+    cluster.until(&format!("{brokers:?} have {offset} records"), have).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_leader_acknowledges_its_followers_hold_byte_for_byte() {
+    let cluster = Cluster::start(3, 3).await;
+    let term = cluster.elect(2).await;
+    produce(&cluster, 2, term, 0..50).await;
+    all_have(&cluster, &[1, 2, 3], 50).await;
+    let entries = cluster.entries(2);
+    assert_eq!(cluster.entries(1), entries);
+    assert_eq!(cluster.entries(3), entries);
+    assert_eq!(cluster.group(1).leader(), Some(replica(2)));
+    assert_eq!(cluster.propose(1, term, "from a follower").await, Err(ProposeError::NotLeader));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_was_away_is_sent_what_it_missed() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let term = cluster.elect(1).await;
+    produce(&cluster, 1, term, 0..10).await;
+    cluster.kill(3).await;
+    produce(&cluster, 1, term, 10..300).await;
+    cluster.boot(3).await;
+    cluster.group(1).heartbeat().await;
+    all_have(&cluster, &[1, 2, 3], 300).await;
+    assert_eq!(cluster.entries(3), cluster.entries(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_leader_dies_another_goes_on_with_all_that_was_acknowledged() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let mut next = 0;
+    let mut last_term = Term(0);
+    for round in 0..6 {
+        let leader = 1 + round % 3;
+        let term = cluster.elect(leader).await;
+        assert!(term >= last_term, "terms only grow");
+        produce(&cluster, leader, term, next..next + 20).await;
+        next += 20;
+        cluster.kill(leader).await;
+        let successor = 1 + (round + 1) % 3;
+        let term = cluster.elect(successor).await;
+        produce(&cluster, successor, term, next..next + 5).await;
+        (next, last_term) = (next + 5, term);
+        cluster.boot(leader).await;
+        cluster.group(successor).heartbeat().await;
+        all_have(&cluster, &[1, 2, 3], next).await;
+    }
+    assert_eq!(cluster.entries(1), cluster.entries(2));
+    assert_eq!(cluster.entries(3), cluster.entries(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_cut_off_acknowledges_nothing_and_follows_when_it_is_back() {
+    let cluster = Cluster::start(3, 3).await;
+    let old = cluster.elect(1).await;
+    produce(&cluster, 1, old, 0..5).await;
+    cluster.cut(1, 2);
+    cluster.cut(1, 3);
+    let lost = cluster.propose(1, old, "lost");
+    let new = async {
+        let term = cluster.elect(3).await;
+        produce(&cluster, 3, term, 5..15).await;
+        cluster.heal();
+        cluster.group(3).heartbeat().await;
+        term
+    };
+    let (lost, new) = tokio::join!(lost, new);
+    assert!(matches!(lost, Err(ProposeError::Unknown | ProposeError::NotLeader)), "{lost:?}");
+    assert!(new > old);
+    all_have(&cluster, &[1, 2, 3], 15).await;
+    assert_eq!(cluster.entries(1), cluster.entries(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_makes_room_is_followed_at_once() {
+    let cluster = Cluster::start(3, 3).await;
+    let old = cluster.elect(1).await;
+    produce(&cluster, 1, old, 0..5).await;
+    cluster.group(1).transfer(replica(3)).await;
+    cluster.until("broker 3 leads", |cluster| cluster.group(3).term().is_some()).await;
+    let term = cluster.elect(3).await;
+    produce(&cluster, 3, term, 5..10).await;
+    all_have(&cluster, &[1, 2, 3], 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_comes_later_is_sent_the_state_and_what_is_behind_it() {
+    let mut cluster = Cluster::start(4, 3).await;
+    let term = cluster.elect(1).await;
+    produce(&cluster, 1, term, 0..400).await;
+    let (tell, outcome) = tokio::sync::oneshot::channel();
+    let start = Command::Machine(PartitionCommand::LogStart(Offset(300)).encode());
+    let done = move |result| {
+        let _ = tell.send(result);
+    };
+    cluster.group(1).propose(term, start, done).await;
+    outcome.await.unwrap().unwrap();
+    cluster.group(1).checkpoint().await;
+    cluster.group(1).purge().await;
+    let purged = |cluster: &Cluster| cluster.group(1).log().state().purged.is_some();
+    cluster.until("the leader has purged", purged).await;
+    cluster.group(1).add_learner(replica(4)).await.unwrap();
+    all_have(&cluster, &[4], 400).await;
+    let start = cluster.group(4).machine().lock().unwrap().log_start();
+    assert_eq!(start, Offset(300));
+    assert!(cluster.group(4).log().state().purged.is_some(), "it begins behind the state it was sent");
+    let voters = BTreeSet::from([replica(2), replica(3), replica(4)]);
+    cluster.group(1).change_voters(voters).await.unwrap();
+    cluster.kill(1).await;
+    let term = cluster.elect(4).await;
+    produce(&cluster, 4, term, 400..420).await;
+    // It holds what it was sent through a restart.
+    cluster.kill(4).await;
+    cluster.boot(4).await;
+    let term = cluster.elect(2).await;
+    produce(&cluster, 2, term, 420..430).await;
+    all_have(&cluster, &[2, 3, 4], 430).await;
+}

@@ -1,0 +1,78 @@
+//! One Raft group's replica on this broker, as its peers reach it.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+
+use super::applier::decode_stored_membership;
+use super::group::Raft;
+use super::transport::Member;
+use super::transport::groups::Answers;
+use super::types::{AppendRequest, RaftVote, Runtime, TypeConfig, raft_log_id};
+use crate::ids::ReplicaId;
+use crate::log::{Descriptor, Log, LogError};
+use crate::machine::Machine;
+use crate::net::BoxFuture;
+
+/// A replica and its core.
+pub(super) struct GroupMember<M: Machine> {
+    me: ReplicaId,
+    raft: Raft<M>,
+    log: Arc<Log>,
+    seed: u64,
+}
+
+impl<M: Machine> GroupMember<M> {
+    pub(super) fn new(me: ReplicaId, raft: Raft<M>, log: Arc<Log>, seed: u64) -> Self {
+        Self { me, raft, log, seed }
+    }
+
+    /// In the group's own randomness.
+    fn seeded<'a, T: Send + 'a>(
+        &self,
+        work: impl Future<Output = Result<T, impl std::fmt::Display>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, String>> {
+        let seed = self.seed;
+        Box::pin(async move { Runtime::scope(seed, work).await.map_err(|error| error.to_string()) })
+    }
+}
+
+impl<M: Machine> Member for GroupMember<M> {
+    fn replica(&self) -> ReplicaId {
+        self.me
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<(), LogError> {
+        self.log.reserve(bytes)
+    }
+
+    fn append(&self, requests: BoxStream<'static, AppendRequest>) -> BoxFuture<'_, Answers> {
+        let answers = Runtime::scope(self.seed, async { self.raft.stream_append(requests) });
+        Box::pin(async move { answers.await.map(|answer| answer.map_err(|error| error.to_string())).boxed() })
+    }
+
+    fn vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        pre: bool,
+    ) -> BoxFuture<'_, Result<VoteResponse<TypeConfig>, String>> {
+        self.seeded(async move { if pre { self.raft.pre_vote(request).await } else { self.raft.vote(request).await } })
+    }
+
+    fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> BoxFuture<'_, Result<(), String>> {
+        self.seeded(async move { self.raft.handle_transfer_leader(request).await.map(drop) })
+    }
+
+    fn install(&self, vote: RaftVote, snapshot: Descriptor) -> BoxFuture<'_, Result<RaftVote, String>> {
+        self.seeded(async move {
+            let last_membership = decode_stored_membership(&snapshot.membership).map_err(|error| error.to_string())?;
+            let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: Some(raft_log_id(snapshot.id)), last_membership };
+            let snapshot = SnapshotOf::<TypeConfig, Descriptor> { meta, snapshot };
+            let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+            installed.map(|response| response.vote).map_err(|error| error.to_string())
+        })
+    }
+}

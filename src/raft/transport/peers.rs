@@ -1,0 +1,58 @@
+//! The brokers that this one talks to.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use super::link::Link;
+use crate::ids::BrokerId;
+use crate::net::Network;
+
+/// The ways to all peers, made when first used.
+pub struct Peers {
+    network: Arc<dyn Network>,
+    cluster: String,
+    links: RwLock<BTreeMap<BrokerId, Arc<Link>>>,
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Peers of {}", self.cluster)
+    }
+}
+
+impl Peers {
+    /// No peers yet, of the cluster with that id.
+    #[must_use]
+    pub fn new(network: Arc<dyn Network>, cluster: &str) -> Arc<Self> {
+        Arc::new(Self { network, cluster: cluster.to_owned(), links: RwLock::default() })
+    }
+
+    /// A broker listens at `address` (`host:port`) for its peers. At another one than before, what is under way to the old one is given up.
+    ///
+    /// # Errors
+    /// If that is no address.
+    pub fn set_address(&self, broker: BrokerId, address: &str) -> Result<(), tonic::transport::Error> {
+        if self.link(broker).is_some_and(|link| link.address() == address) {
+            return Ok(());
+        }
+        let link = Link::new(broker, address, &self.cluster, &self.network)?;
+        let before = self.links.write().expect("no panic under the peers' lock").insert(broker, link);
+        if let Some(before) = before {
+            before.break_off();
+        }
+        Ok(())
+    }
+
+    /// A broker has left: what is under way to it is given up.
+    pub fn remove(&self, broker: BrokerId) {
+        if let Some(gone) = self.links.write().expect("no panic under the peers' lock").remove(&broker) {
+            gone.break_off();
+        }
+    }
+
+    /// The way to a broker, if its address is known.
+    #[must_use]
+    pub fn link(&self, broker: BrokerId) -> Option<Arc<Link>> {
+        self.links.read().expect("no panic under the peers' lock").get(&broker).cloned()
+    }
+}

@@ -1,0 +1,263 @@
+//! What a broker does for its peers: hands their messages to the groups that are open here.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures::{Stream, StreamExt};
+use openraft::raft::{TransferLeaderRequest, VoteRequest};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::groups::{Answers, Groups, Member};
+use super::proto::refusal::Reason;
+use super::proto::replication_server::{Replication, ReplicationServer};
+use super::proto::{self, vote_request::Kind};
+use super::wire::{self, Malformed};
+use super::{CLUSTER, MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX, WINDOW_BYTES};
+use crate::ids::{BrokerId, Incarnation, ReplicaId};
+use crate::log::{Descriptor, LogError};
+use crate::net::Connection;
+use crate::raft::types::{AppendRequest, encode_vote};
+
+/// The replicas of this broker, for its peers.
+#[derive(Clone, Debug)]
+pub struct Service {
+    cluster: String,
+    groups: Arc<Groups>,
+}
+
+impl Service {
+    /// For peers of the cluster with that id.
+    #[must_use]
+    pub fn new(cluster: &str, groups: Arc<Groups>) -> Self {
+        Self { cluster: cluster.to_owned(), groups }
+    }
+
+    /// Serves one connection until it ends.
+    ///
+    /// # Errors
+    /// Of the connection.
+    pub async fn serve(self, connection: Connection) -> io::Result<()> {
+        let both = tokio::io::join(connection.reader, connection.writer);
+        let service = ReplicationServer::new(self)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        // No "date" in answers: that would be the system's clock, and another run of a simulation.
+        hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .timer(hyper_util::rt::TokioTimer::new())
+            .auto_date_header(false)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .serve_connection(hyper_util::rt::TokioIo::new(both), hyper_util::service::TowerToHyperService::new(service))
+            .await
+            .map_err(io::Error::other)
+    }
+
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let theirs = request.metadata().get(CLUSTER).map(|id| id.as_bytes());
+        if theirs == Some(self.cluster.as_bytes()) {
+            return Ok(());
+        }
+        let theirs = String::from_utf8_lossy(theirs.unwrap_or_default()).into_owned();
+        Err(Status::failed_precondition(format!("this broker is of cluster {}, not of {theirs:?}", self.cluster)))
+    }
+
+    fn member(&self, target: Option<proto::Target>) -> Result<Arc<dyn Member>, (Reason, String)> {
+        let target = wire::target(target).map_err(|error| (Reason::Malformed, error.to_string()))?;
+        self.groups.get(target.group, target.replica).ok_or_else(|| {
+            let text = format!("replica {} of {} is not open here", target.replica, target.group);
+            (Reason::NoReplica, text)
+        })
+    }
+}
+
+impl From<Malformed> for Status {
+    fn from(malformed: Malformed) -> Self {
+        Self::invalid_argument(malformed.to_string())
+    }
+}
+
+type Replies = Pin<Box<dyn Stream<Item = Result<proto::AppendReply, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Replication for Service {
+    type AppendStream = Replies;
+
+    async fn append(&self, request: Request<Streaming<proto::AppendFrame>>) -> Result<Response<Replies>, Status> {
+        self.check(&request)?;
+        let (tell, mut replies) = mpsc::unbounded_channel();
+        let stream = Incoming { service: self.clone(), tell, sessions: HashMap::new() };
+        tokio::spawn(stream.run(request.into_inner()));
+        let replies = futures::stream::poll_fn(move |context| replies.poll_recv(context)).map(Ok);
+        Ok(Response::new(replies.boxed()))
+    }
+
+    async fn vote(&self, request: Request<proto::VoteRequest>) -> Result<Response<proto::VoteReply>, Status> {
+        self.check(&request)?;
+        let request = request.into_inner();
+        let member = self.member(request.target.clone()).map_err(|(_, text)| Status::not_found(text))?;
+        let vote = wire::vote(&request.vote)?;
+        let last = request.last.as_ref().map(wire::id);
+        let pre = match request.kind() {
+            Kind::Vote => false,
+            Kind::PreVote => true,
+            Kind::Transfer => {
+                let broker = BrokerId(request.to_broker);
+                let to = ReplicaId { broker, incarnation: Incarnation(request.to_incarnation) };
+                let asked = member.transfer(TransferLeaderRequest::new(vote, to, last)).await;
+                asked.map_err(Status::unavailable)?;
+                return Ok(Response::new(proto::VoteReply::default()));
+            }
+            Kind::Unspecified => return Err(Status::invalid_argument("what is asked?")),
+        };
+        let candidacy = VoteRequest { vote, last_log_id: last, leadership_transfer: request.transfer };
+        let answer = member.vote(candidacy, pre).await.map_err(Status::unavailable)?;
+        Ok(Response::new(proto::VoteReply {
+            vote: encode_vote(&answer.vote),
+            granted: answer.vote_granted,
+            last: answer.last_log_id.as_ref().map(wire::put_id),
+        }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<proto::SnapshotChunk>>,
+    ) -> Result<Response<proto::SnapshotReply>, Status> {
+        self.check(&request)?;
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.and_then(|chunk| chunk.head);
+        let head = first.ok_or_else(|| Status::invalid_argument("a snapshot without a head"))?;
+        if head.size_bytes > SNAPSHOT_BYTES_MAX {
+            return Err(Status::out_of_range(format!("a snapshot of {} bytes", head.size_bytes)));
+        }
+        let member = self.member(head.target).map_err(|(_, text)| Status::not_found(text))?;
+        let vote = wire::vote(&head.vote)?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.message().await? {
+            bytes.extend_from_slice(&chunk.data);
+            if bytes.len() as u64 > head.size_bytes {
+                return Err(Status::out_of_range("a snapshot that is longer than was said"));
+            }
+        }
+        if (bytes.len() as u64) < head.size_bytes {
+            return Err(Status::data_loss("a snapshot that is shorter than was said"));
+        }
+        let snapshot = Descriptor::from_bytes(bytes.into())
+            .ok_or_else(|| Status::invalid_argument("a snapshot that cannot be read"))?;
+        let vote = member.install(vote, snapshot).await.map_err(Status::unavailable)?;
+        Ok(Response::new(proto::SnapshotReply { vote: encode_vote(&vote) }))
+    }
+}
+
+/// Bytes of each request that was handed on and is not answered yet: space for them has been asked for.
+#[derive(Debug, Default)]
+struct UnderWay {
+    sizes: VecDeque<u64>,
+    total: u64,
+}
+
+/// A session, as its follower sees it.
+struct Open {
+    member: Arc<dyn Member>,
+    requests: mpsc::UnboundedSender<AppendRequest>,
+    under_way: Arc<Mutex<UnderWay>>,
+}
+
+/// One stream of a peer.
+struct Incoming {
+    service: Service,
+    tell: mpsc::UnboundedSender<proto::AppendReply>,
+    sessions: HashMap<u64, Open>,
+}
+
+fn lock(under_way: &Mutex<UnderWay>) -> MutexGuard<'_, UnderWay> {
+    under_way.lock().expect("no panic under a session's lock")
+}
+
+impl Incoming {
+    async fn run(mut self, mut frames: Streaming<proto::AppendFrame>) {
+        loop {
+            match frames.message().await {
+                Ok(Some(frame)) => self.take(frame).await,
+                Ok(None) => return,
+                Err(status) => return tracing::debug!(%status, "the stream of a peer broke"),
+            }
+        }
+    }
+
+    async fn take(&mut self, mut frame: proto::AppendFrame) {
+        let session = frame.session;
+        if frame.closes {
+            self.sessions.remove(&session);
+            return;
+        }
+        let target = frame.target.take();
+        let taken = match target {
+            Some(target) => self.open(session, target).await,
+            None => Ok(()),
+        };
+        if let Err((reason, text)) = taken.and_then(|()| self.hand_on(frame)) {
+            self.sessions.remove(&session);
+            // A peer that does not listen any more has closed the stream.
+            drop(self.tell.send(wire::refuse(session, reason, text)));
+        }
+    }
+
+    async fn open(&mut self, session: u64, target: proto::Target) -> Result<(), (Reason, String)> {
+        let member = self.service.member(Some(target))?;
+        let (requests, mut queue) = mpsc::unbounded_channel();
+        let queue = futures::stream::poll_fn(move |context| queue.poll_recv(context));
+        let answers = member.append(queue.boxed()).await;
+        let under_way = Arc::default();
+        tokio::spawn(answer(session, answers, Arc::clone(&under_way), self.tell.clone()));
+        self.sessions.insert(session, Open { member, requests, under_way });
+        Ok(())
+    }
+
+    fn hand_on(&mut self, frame: proto::AppendFrame) -> Result<(), (Reason, String)> {
+        // What was on its way when a session ended.
+        let Some(open) = self.sessions.get(&frame.session) else { return Ok(()) };
+        let bytes = u64::try_from(wire::size_bytes(&frame)).expect("a length fits");
+        let request = wire::append(frame).map_err(|error| (Reason::Malformed, error.to_string()))?;
+        let total = {
+            let mut under_way = lock(&open.under_way);
+            under_way.sizes.push_back(bytes);
+            under_way.total += bytes;
+            under_way.total
+        };
+        if bytes > 0 {
+            open.member.reserve(total).map_err(|error| match error {
+                LogError::Full => (Reason::Full, error.to_string()),
+                _ => (Reason::Stopped, error.to_string()),
+            })?;
+        }
+        // A core that has stopped says so in its answers.
+        drop(open.requests.send(request));
+        Ok(())
+    }
+}
+
+/// Passes a follower's answers on, until there are no more.
+async fn answer(
+    session: u64,
+    mut answers: Answers,
+    under_way: Arc<Mutex<UnderWay>>,
+    tell: mpsc::UnboundedSender<proto::AppendReply>,
+) {
+    while let Some(answer) = answers.next().await {
+        {
+            let mut under_way = lock(&under_way);
+            let bytes = under_way.sizes.pop_front().unwrap_or_default();
+            under_way.total -= bytes;
+        }
+        let reply = match answer {
+            Ok(result) => wire::put_result(session, result),
+            Err(stopped) => wire::refuse(session, Reason::Stopped, stopped),
+        };
+        if tell.send(reply).is_err() {
+            return;
+        }
+    }
+}

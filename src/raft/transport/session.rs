@@ -1,0 +1,175 @@
+//! The leader's side of a session: requests go out as openraft makes them, several under way, and answers come back in their order.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::errors::{RPCError, Unreachable};
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use tokio::time::{Instant, Sleep};
+
+use super::link::{Budget, Session};
+use super::proto::AppendFrame;
+use super::wire::{self, Target};
+use crate::raft::types::TypeConfig;
+
+/// Requests of a session that may be under way: what the follower's core takes in one go.
+const REQUESTS_MAX: usize = 64;
+/// A session with more than this under way catches up.
+const LIVE_BYTES_MAX: usize = 1 << 20;
+/// What a session may have under way.
+const BYTES_MAX: usize = 8 << 20;
+/// A peer that says nothing for so long, though it was asked, is not there. Far more than a slow sync.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One answer, or why there are no more.
+pub(super) type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+type Waiting = Pin<Box<dyn Future<Output = Budget> + Send>>;
+
+struct Sent {
+    bytes: usize,
+    at: Instant,
+    _budget: Budget,
+}
+
+struct State<S> {
+    session: Session,
+    requests: Option<S>,
+    /// The target goes with the first frame.
+    target: Option<Target>,
+    /// Made, and waiting for its bytes to be allowed.
+    next: Option<(AppendFrame, usize, Waiting)>,
+    sent: VecDeque<Sent>,
+    sent_bytes: usize,
+    /// Looks at whether the peer still answers: one timer, set anew when it rings and not with each request.
+    watch: Pin<Box<Sleep>>,
+    over: bool,
+}
+
+enum Event {
+    Reply(Option<super::proto::AppendReply>),
+    Allowed(Budget),
+    Request(Option<AppendEntriesRequest<TypeConfig>>),
+    Silence,
+}
+
+/// Sends what `requests` yields to `target` and yields what is answered.
+pub(super) fn run<'s, S>(session: Session, target: Target, requests: S) -> BoxStream<'s, Answer>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+{
+    let state = State {
+        session,
+        requests: Some(requests),
+        target: Some(target),
+        next: None,
+        sent: VecDeque::new(),
+        sent_bytes: 0,
+        watch: Box::pin(tokio::time::sleep(PATIENCE)),
+        over: false,
+    };
+    futures::stream::unfold(state, |mut state| async move {
+        let answer = state.answer().await?;
+        Some((answer, state))
+    })
+    .boxed()
+}
+
+impl<S> State<S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+{
+    async fn answer(&mut self) -> Option<Answer> {
+        if self.over {
+            return None;
+        }
+        loop {
+            if self.requests.is_none() && self.next.is_none() && self.sent.is_empty() {
+                return None;
+            }
+            match self.event().await {
+                Event::Reply(Some(reply)) => {
+                    if let Some(sent) = self.sent.pop_front() {
+                        self.sent_bytes -= sent.bytes;
+                    }
+                    return Some(match wire::result(reply) {
+                        Ok(result) => {
+                            self.over = result.is_err();
+                            Ok(result)
+                        }
+                        Err(refused) => self.end(&refused),
+                    });
+                }
+                Event::Reply(None) => return Some(self.end("the connection broke")),
+                Event::Silence => return Some(self.end("no answer")),
+                Event::Allowed(budget) => {
+                    let (frame, bytes, _) = self.next.take().expect("it was waited for");
+                    if !self.session.send(frame) {
+                        return Some(self.end("the connection broke"));
+                    }
+                    self.sent.push_back(Sent { bytes, at: Instant::now(), _budget: budget });
+                    self.sent_bytes += bytes;
+                }
+                Event::Request(None) => self.requests = None,
+                Event::Request(Some(request)) => {
+                    let mut frame = wire::put_append(self.session.number(), request);
+                    frame.target = self.target.take().map(Into::into);
+                    let bytes = wire::size_bytes(&frame);
+                    let catches_up = self.sent_bytes + bytes > LIVE_BYTES_MAX;
+                    let waiting = self.session.link().budget(bytes, catches_up);
+                    self.next = Some((frame, bytes, Box::pin(waiting)));
+                }
+            }
+        }
+    }
+
+    async fn event(&mut self) -> Event {
+        let has_room = self.sent.len() < REQUESTS_MAX && self.sent_bytes < BYTES_MAX && self.next.is_none();
+        let Self { session, requests, next, sent, watch, .. } = self;
+        let request = async {
+            match requests {
+                Some(requests) if has_room => requests.next().await,
+                _ => std::future::pending().await,
+            }
+        };
+        let silence = async {
+            loop {
+                let Some(oldest) = sent.front() else { return std::future::pending().await };
+                let due = oldest.at + PATIENCE;
+                watch.as_mut().await;
+                if due <= Instant::now() {
+                    return;
+                }
+                watch.as_mut().reset(due);
+            }
+        };
+        // A stream that broke while nothing was asked is not worth a word: openraft waits before it makes a request to a peer that was not there,
+        // and that wait is what keeps it from asking for ever.
+        let is_asked = !sent.is_empty() || next.is_some();
+        let replies = &mut session.replies;
+        let allowed = async {
+            match next {
+                Some((_, _, waiting)) => waiting.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            reply = replies.recv(), if is_asked => Event::Reply(reply),
+            budget = allowed => Event::Allowed(budget),
+            request = request => Event::Request(request),
+            () = silence => Event::Silence,
+        }
+    }
+
+    fn end(&mut self, why: &str) -> Answer {
+        self.over = true;
+        let why = format!("broker {} at {}: {why}", self.session.link().broker().0, self.session.link().address());
+        Err(RPCError::Unreachable(Unreachable::from_string(why)))
+    }
+}

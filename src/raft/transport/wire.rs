@@ -1,0 +1,166 @@
+//! Between openraft's messages and those on the wire.
+
+use bytes::Bytes;
+use openraft::EntryPayload;
+use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
+
+use super::proto::{self, append_reply, entry, refusal};
+use crate::ids::{BrokerId, Incarnation, LogId, PartitionId, PartitionIndex, RaftIndex, ReplicaId, Term, TopicId};
+use crate::raft::types::{
+    Command, RaftEntry, RaftLogId, RaftVote, TypeConfig, decode_membership, decode_vote, encode_membership,
+    encode_vote, log_id, raft_log_id,
+};
+
+/// What a peer sent cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message of a peer cannot be read: {0}")]
+pub struct Malformed(pub &'static str);
+
+/// The replica of a group that is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The group.
+    pub group: PartitionId,
+    /// The replica in it.
+    pub replica: ReplicaId,
+}
+
+impl From<Target> for proto::Target {
+    fn from(target: Target) -> Self {
+        Self {
+            topic_id: Bytes::copy_from_slice(&target.group.topic.0),
+            partition: target.group.partition.0,
+            broker: target.replica.broker.0,
+            incarnation: target.replica.incarnation.0,
+        }
+    }
+}
+
+/// Reads a target.
+pub fn target(wire: Option<proto::Target>) -> Result<Target, Malformed> {
+    let wire = wire.ok_or(Malformed("no target"))?;
+    let topic = wire.topic_id.as_ref().try_into().map_err(|_| Malformed("a topic id of another size"))?;
+    let group = PartitionId { topic: TopicId(topic), partition: PartitionIndex(wire.partition) };
+    let replica = ReplicaId { broker: BrokerId(wire.broker), incarnation: Incarnation(wire.incarnation) };
+    Ok(Target { group, replica })
+}
+
+/// A log id on the wire.
+pub fn put_id(id: &RaftLogId) -> proto::LogId {
+    let id = log_id(id);
+    proto::LogId { term: id.term.0, index: id.index.0 }
+}
+
+/// Reads a log id.
+pub fn id(wire: &proto::LogId) -> RaftLogId {
+    raft_log_id(LogId { term: Term(wire.term), index: RaftIndex(wire.index) })
+}
+
+/// Reads a vote.
+pub fn vote(wire: &[u8]) -> Result<RaftVote, Malformed> {
+    decode_vote(wire).map_err(|_| Malformed("a vote"))
+}
+
+/// A request, and how large it is on the wire, near enough.
+pub fn put_append(session: u64, request: AppendEntriesRequest<TypeConfig>) -> proto::AppendFrame {
+    proto::AppendFrame {
+        session,
+        target: None,
+        vote: encode_vote(&request.vote),
+        previous: request.prev_log_id.as_ref().map(put_id),
+        committed: request.leader_commit.as_ref().map(put_id),
+        entries: request.entries.into_iter().map(put_entry).collect(),
+        closes: false,
+    }
+}
+
+fn put_entry(from: RaftEntry) -> proto::Entry {
+    let payload = match from.payload {
+        EntryPayload::Blank => None,
+        EntryPayload::Membership(membership) => Some(entry::Payload::Membership(encode_membership(&membership))),
+        EntryPayload::Normal(Command::Records(batch) | Command::Replicated(batch)) => {
+            Some(entry::Payload::Records(batch))
+        }
+        EntryPayload::Normal(Command::Machine(command)) => Some(entry::Payload::Command(command)),
+        EntryPayload::Normal(Command::Stored(_)) => unreachable!("what is read for applying is not replicated"),
+    };
+    proto::Entry { id: Some(put_id(&from.log_id)), payload }
+}
+
+/// Reads a request.
+pub fn append(frame: proto::AppendFrame) -> Result<AppendEntriesRequest<TypeConfig>, Malformed> {
+    let prev_log_id = frame.previous.as_ref().map(id);
+    let mut next = prev_log_id.map_or(0, |id| id.index() + 1);
+    let mut entries = Vec::with_capacity(frame.entries.len());
+    for wire in frame.entries {
+        let entry = read_entry(wire)?;
+        // Raft's core takes this for granted.
+        if entry.log_id.index() != next {
+            return Err(Malformed("entries that do not follow on each other"));
+        }
+        next += 1;
+        entries.push(entry);
+    }
+    Ok(AppendEntriesRequest {
+        vote: vote(&frame.vote)?,
+        prev_log_id,
+        entries,
+        leader_commit: frame.committed.as_ref().map(id),
+    })
+}
+
+fn read_entry(wire: proto::Entry) -> Result<RaftEntry, Malformed> {
+    let log_id = wire.id.as_ref().map(id).ok_or(Malformed("an entry without id"))?;
+    let payload = match wire.payload {
+        None => EntryPayload::Blank,
+        Some(entry::Payload::Records(batch)) => EntryPayload::Normal(Command::Replicated(batch)),
+        Some(entry::Payload::Command(command)) => EntryPayload::Normal(Command::Machine(command)),
+        Some(entry::Payload::Membership(bytes)) => {
+            EntryPayload::Membership(decode_membership(&bytes).map_err(|_| Malformed("a membership"))?)
+        }
+    };
+    Ok(RaftEntry { log_id, payload })
+}
+
+/// Bytes of the entries of a request.
+pub fn size_bytes(frame: &proto::AppendFrame) -> usize {
+    /// What an entry takes on a disk beside its payload, and more than it takes on the wire.
+    const ENTRY_BYTES: usize = 64;
+    let payload = |entry: &proto::Entry| match &entry.payload {
+        None => 0,
+        Some(entry::Payload::Records(bytes) | entry::Payload::Command(bytes) | entry::Payload::Membership(bytes)) => {
+            bytes.len()
+        }
+    };
+    frame.entries.iter().map(|entry| ENTRY_BYTES + payload(entry)).sum()
+}
+
+/// What a follower answers.
+pub fn put_result(session: u64, result: StreamAppendResult<TypeConfig>) -> proto::AppendReply {
+    let outcome = match result {
+        Ok(upto) => append_reply::Outcome::Matching(proto::Matching { upto: upto.as_ref().map(put_id) }),
+        Err(StreamAppendError::Conflict(id)) => append_reply::Outcome::Conflict(put_id(&id)),
+        Err(StreamAppendError::HigherVote(vote)) => append_reply::Outcome::HigherVote(encode_vote(&vote)),
+    };
+    proto::AppendReply { session, outcome: Some(outcome) }
+}
+
+/// The end of a session.
+pub fn refuse(session: u64, reason: refusal::Reason, message: impl Into<String>) -> proto::AppendReply {
+    let refusal = proto::Refusal { reason: reason.into(), message: message.into() };
+    proto::AppendReply { session, outcome: Some(append_reply::Outcome::Refusal(refusal)) }
+}
+
+/// Reads what a follower answers; a refusal is its text.
+pub fn result(reply: proto::AppendReply) -> Result<StreamAppendResult<TypeConfig>, String> {
+    match reply.outcome {
+        Some(append_reply::Outcome::Matching(matching)) => Ok(Ok(matching.upto.as_ref().map(id))),
+        Some(append_reply::Outcome::Conflict(at)) => Ok(Err(StreamAppendError::Conflict(id(&at)))),
+        Some(append_reply::Outcome::HigherVote(bytes)) => match vote(&bytes) {
+            Ok(vote) => Ok(Err(StreamAppendError::HigherVote(vote))),
+            Err(malformed) => Err(malformed.to_string()),
+        },
+        Some(append_reply::Outcome::Refusal(refusal)) => Err(refusal.message),
+        None => Err("an answer that says nothing".to_owned()),
+    }
+}
