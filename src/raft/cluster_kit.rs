@@ -164,14 +164,19 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a broker on its disk.
-    pub(super) async fn boot(&mut self, broker: i32) {
-        let wire = Wire { me: broker, wires: Arc::clone(&self.wires) };
-        let network: Arc<dyn Network> = Arc::new(wire.clone());
-        let peers = Peers::new(network, CLUSTER);
+    /// The ways of a broker of the cluster `of` to the others.
+    pub(super) fn peers(&self, broker: i32, of: &str) -> Arc<Peers> {
+        let peers = Peers::new(Arc::new(Wire { me: broker, wires: Arc::clone(&self.wires) }), of);
         for other in self.nodes.keys().filter(|other| **other != broker) {
             peers.set_address(BrokerId(*other), &address(*other)).unwrap();
         }
+        peers
+    }
+
+    /// Starts a broker on its disk.
+    pub(super) async fn boot(&mut self, broker: i32) {
+        let wire = Wire { me: broker, wires: Arc::clone(&self.wires) };
+        let peers = self.peers(broker, CLUSTER);
         let groups = Arc::new(Groups::default());
         let service = Service::new(CLUSTER, Arc::clone(&groups));
         let listener = wire.listen(&address(broker)).await.unwrap();

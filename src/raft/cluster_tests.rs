@@ -1,11 +1,18 @@
 //! One group on several brokers: replication, elections, and replicas that come later.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::cluster_kit::{Cluster, replica};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::VoteRequest;
+
+use super::cluster_kit::{Cluster, ID, replica};
 use super::group::ProposeError;
-use super::types::Command;
-use crate::ids::{Offset, Term};
+use super::transport::Peers;
+use super::transport::client::GroupNetwork;
+use super::types::{Command, RaftVote};
+use crate::ids::{Incarnation, Offset, PartitionId, ReplicaId, Term, TopicId};
 use crate::machine::partition::Command as PartitionCommand;
 
 async fn produce(cluster: &Cluster, broker: i32, term: Term, records: std::ops::Range<i64>) {
@@ -16,7 +23,8 @@ async fn produce(cluster: &Cluster, broker: i32, term: Term, records: std::ops::
 }
 
 async fn all_have(cluster: &Cluster, brokers: &[i32], offset: i64) {
-    let has = |cluster: &Cluster, broker: i32| cluster.seen(broker).is_some_and(|seen| seen.next_offset == Offset(offset));
+    let has =
+        |cluster: &Cluster, broker: i32| cluster.seen(broker).is_some_and(|seen| seen.next_offset == Offset(offset));
     let have = |cluster: &Cluster| brokers.iter().all(|broker| has(cluster, *broker));
     cluster.until(&format!("{brokers:?} have {offset} records"), have).await;
 }
@@ -137,4 +145,30 @@ async fn a_replica_that_comes_later_is_sent_the_state_and_what_is_behind_it() {
     let term = cluster.elect(2).await;
     produce(&cluster, 2, term, 420..430).await;
     all_have(&cluster, &[2, 3, 4], 430).await;
+}
+
+/// What a replica is told that asks another for a vote.
+async fn asks(peers: Arc<Peers>, group: PartitionId, to: ReplicaId) -> String {
+    let mut network = GroupNetwork::new(peers, group).new_client(to, &()).await;
+    let leader = openraft::impls::leader_id_std::LeaderId { term: 9, voted_for: replica(3) };
+    let request = VoteRequest::new(RaftVote { leader_id: leader, committed: false }, None);
+    match network.vote(request, RPCOption::new(Duration::from_secs(1))).await {
+        Ok(answer) => format!("granted: {}", answer.vote_granted),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_of_another_cluster_or_speaks_to_nobody_is_refused() {
+    let cluster = Cluster::start(3, 3).await;
+    let term = cluster.elect(1).await;
+    let told = asks(cluster.peers(3, "another"), ID, replica(1)).await;
+    assert!(told.contains("this broker is of cluster kit, not of \"another\""), "{told}");
+    let other = PartitionId { topic: TopicId([1; 16]), ..ID };
+    let told = asks(cluster.peers(3, "kit"), other, replica(1)).await;
+    assert!(told.contains("is not open here"), "{told}");
+    let later = ReplicaId { incarnation: Incarnation(77), ..replica(1) };
+    let told = asks(cluster.peers(3, "kit"), ID, later).await;
+    assert!(told.contains("is not open here"), "an incarnation that is not this one: {told}");
+    produce(&cluster, 1, term, 0..3).await;
 }

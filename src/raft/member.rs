@@ -68,6 +68,10 @@ impl<M: Machine> Member for GroupMember<M> {
 
     fn install(&self, vote: RaftVote, snapshot: Descriptor) -> BoxFuture<'_, Result<RaftVote, String>> {
         self.seeded(async move {
+            // openraft takes it for granted.
+            if snapshot.id.term.0 > vote.leader_id.term {
+                return Err(format!("a snapshot at {} of a leader in term {}", snapshot.id, vote.leader_id.term));
+            }
             let last_membership = decode_stored_membership(&snapshot.membership).map_err(|error| error.to_string())?;
             let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: Some(raft_log_id(snapshot.id)), last_membership };
             let snapshot = SnapshotOf::<TypeConfig, Descriptor> { meta, snapshot };

@@ -17,12 +17,12 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 
+use super::CHUNK_BYTES;
 use super::link::Link;
 use super::peers::Peers;
 use super::proto::{self, vote_request::Kind};
 use super::session::{self, Answer};
 use super::wire::{self, Malformed, Target};
-use super::CHUNK_BYTES;
 use crate::ids::{PartitionId, ReplicaId};
 use crate::log::Descriptor;
 use crate::raft::types::{TypeConfig, encode_vote};
@@ -97,7 +97,11 @@ impl Peer {
         Ok(VoteResponse::new(vote, reply.last.as_ref().map(wire::id), reply.granted))
     }
 
-    async fn send_snapshot(&self, vote: VoteOf<TypeConfig>, snapshot: &Descriptor) -> Rpc<SnapshotResponse<TypeConfig>> {
+    async fn send_snapshot(
+        &self,
+        vote: VoteOf<TypeConfig>,
+        snapshot: &Descriptor,
+    ) -> Rpc<SnapshotResponse<TypeConfig>> {
         let link = self.link()?;
         let encoded = Bytes::from(snapshot.to_bytes());
         let head = proto::SnapshotHead {
@@ -111,7 +115,8 @@ impl Peer {
             proto::SnapshotChunk { head: None, data }
         });
         let chunks = stream::iter(std::iter::once(first).chain(parts));
-        let reply = link.data().install_snapshot(link.request(chunks)).await.map_err(|status| unreachable(&link, &status))?;
+        let reply =
+            link.data().install_snapshot(link.request(chunks)).await.map_err(|status| unreachable(&link, &status))?;
         let vote = wire::vote(&reply.into_inner().vote).map_err(unreadable)?;
         Ok(SnapshotResponse::new(vote))
     }

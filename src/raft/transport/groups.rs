@@ -28,7 +28,11 @@ pub trait Member: Send + Sync {
     /// Takes a session's requests, one after the other.
     fn append(&self, requests: BoxStream<'static, AppendEntriesRequest<TypeConfig>>) -> BoxFuture<'_, Answers>;
     /// A candidate asks for its vote; with `pre`, only whether it would get it.
-    fn vote(&self, request: Candidacy<TypeConfig>, pre: bool) -> BoxFuture<'_, Result<VoteResponse<TypeConfig>, String>>;
+    fn vote(
+        &self,
+        request: Candidacy<TypeConfig>,
+        pre: bool,
+    ) -> BoxFuture<'_, Result<VoteResponse<TypeConfig>, String>>;
     /// The leader asks it to lead.
     fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> BoxFuture<'_, Result<(), String>>;
     /// Takes in a state from the leader of `vote`; the answer is its own vote then.

@@ -50,7 +50,10 @@ impl Service {
             .auto_date_header(false)
             .initial_connection_window_size(WINDOW_BYTES)
             .initial_stream_window_size(WINDOW_BYTES)
-            .serve_connection(hyper_util::rt::TokioIo::new(both), hyper_util::service::TowerToHyperService::new(service))
+            .serve_connection(
+                hyper_util::rt::TokioIo::new(both),
+                hyper_util::service::TowerToHyperService::new(service),
+            )
             .await
             .map_err(io::Error::other)
     }

@@ -6,6 +6,7 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult
 
 use super::proto::{self, append_reply, entry, refusal};
 use crate::ids::{BrokerId, Incarnation, LogId, PartitionId, PartitionIndex, RaftIndex, ReplicaId, Term, TopicId};
+use crate::protocol::batch::{BatchHeader, MAGIC, crc_matches};
 use crate::raft::types::{
     Command, RaftEntry, RaftLogId, RaftVote, TypeConfig, decode_membership, decode_vote, encode_membership,
     encode_vote, log_id, raft_log_id,
@@ -113,13 +114,29 @@ fn read_entry(wire: proto::Entry) -> Result<RaftEntry, Malformed> {
     let log_id = wire.id.as_ref().map(id).ok_or(Malformed("an entry without id"))?;
     let payload = match wire.payload {
         None => EntryPayload::Blank,
-        Some(entry::Payload::Records(batch)) => EntryPayload::Normal(Command::Replicated(batch)),
+        Some(entry::Payload::Records(batch)) => {
+            check_batch(&batch, wire.id.as_ref().map_or(0, |id| id.term))?;
+            EntryPayload::Normal(Command::Replicated(batch))
+        }
         Some(entry::Payload::Command(command)) => EntryPayload::Normal(Command::Machine(command)),
         Some(entry::Payload::Membership(bytes)) => {
             EntryPayload::Membership(decode_membership(&bytes).map_err(|_| Malformed("a membership"))?)
         }
     };
     Ok(RaftEntry { log_id, payload })
+}
+
+/// A batch that was damaged on its way must not end the core that would store it, and much less be stored.
+fn check_batch(batch: &Bytes, term: u64) -> Result<(), Malformed> {
+    let header = BatchHeader::parse(batch).map_err(|_| Malformed("a batch without a header"))?;
+    if header.size_bytes() != batch.len() || header.magic != MAGIC {
+        return Err(Malformed("a batch of another length or format than it says"));
+    }
+    // Base offset and epoch lie outside the CRC; the log compares the offset with its own.
+    if u64::try_from(header.leader_epoch) != Ok(term) || header.last_offset_delta < 0 {
+        return Err(Malformed("a batch of another epoch than its entry"));
+    }
+    if crc_matches(batch) { Ok(()) } else { Err(Malformed("a batch whose CRC does not match")) }
 }
 
 /// Bytes of the entries of a request.
@@ -162,5 +179,65 @@ pub fn result(reply: proto::AppendReply) -> Result<StreamAppendResult<TypeConfig
         },
         Some(append_reply::Outcome::Refusal(refusal)) => Err(refusal.message),
         None => Err("an answer that says nothing".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::compression::Compression;
+    use crate::protocol::record::{BatchBuilder, NewRecord};
+
+    fn batch(epoch: i32) -> Vec<u8> {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(&NewRecord { timestamp: 1, key: None, value: Some(b"value"), headers: &[] });
+        let mut batch = builder.build().to_vec();
+        batch[12..16].copy_from_slice(&epoch.to_be_bytes());
+        batch
+    }
+
+    fn frame(entries: Vec<proto::Entry>) -> proto::AppendFrame {
+        let leader = openraft::impls::leader_id_std::LeaderId { term: 3, voted_for: ReplicaId::default() };
+        let vote = encode_vote(&RaftVote { leader_id: leader, committed: true });
+        let previous = Some(proto::LogId { term: 2, index: 6 });
+        proto::AppendFrame { session: 1, vote, previous, entries, ..proto::AppendFrame::default() }
+    }
+
+    fn entry(index: u64, payload: Option<entry::Payload>) -> proto::Entry {
+        proto::Entry { id: Some(proto::LogId { term: 3, index }), payload }
+    }
+
+    #[test]
+    fn a_request_reads_back_as_it_was_sent() {
+        let records = Some(entry::Payload::Records(batch(3).into()));
+        let sent = frame(vec![entry(7, None), entry(8, records), entry(9, Some(entry::Payload::Command("c".into())))]);
+        let request = append(sent.clone()).unwrap();
+        assert_eq!(request.entries.len(), 3);
+        assert_eq!(put_append(1, request), sent);
+    }
+
+    #[test]
+    fn what_was_damaged_on_its_way_is_refused() {
+        let read = |bytes: Vec<u8>| append(frame(vec![entry(7, Some(entry::Payload::Records(bytes.into())))]));
+        assert!(read(batch(3)).is_ok());
+        assert!(read(batch(2)).is_err(), "of another epoch");
+        let good = batch(3);
+        for at in (0..good.len()).filter(|at| !(0..8).contains(at)) {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            assert!(read(bad).is_err(), "byte {at} changed");
+        }
+        for cut in 0..good.len() {
+            assert!(read(good[..cut].to_vec()).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn entries_that_do_not_follow_on_each_other_are_refused() {
+        assert!(append(frame(vec![entry(7, None), entry(8, None)])).is_ok());
+        assert!(append(frame(vec![entry(7, None), entry(9, None)])).is_err());
+        assert!(append(frame(vec![entry(8, None)])).is_err());
+        assert!(append(frame(vec![proto::Entry { id: None, payload: None }])).is_err());
+        assert!(append(proto::AppendFrame { vote: "short".into(), ..frame(vec![]) }).is_err());
     }
 }
