@@ -91,15 +91,14 @@ fn put_entry(from: RaftEntry) -> proto::Entry {
 /// Reads a request.
 pub fn append(frame: proto::AppendFrame) -> Result<AppendEntriesRequest<TypeConfig>, Malformed> {
     let prev_log_id = frame.previous.as_ref().map(id);
-    let mut next = prev_log_id.map_or(0, |id| id.index() + 1);
+    let first = prev_log_id.map_or(0, |id| id.index() + 1);
     let mut entries = Vec::with_capacity(frame.entries.len());
-    for wire in frame.entries {
+    for (index, wire) in (first..).zip(frame.entries) {
         let entry = read_entry(wire)?;
         // Raft's core takes this for granted.
-        if entry.log_id.index() != next {
+        if entry.log_id.index() != index {
             return Err(Malformed("entries that do not follow on each other"));
         }
-        next += 1;
         entries.push(entry);
     }
     Ok(AppendEntriesRequest {

@@ -1,0 +1,241 @@
+//! Three brokers and the groups that they share, with time and the network in the tests' hands.
+
+use super::*;
+use crate::ids::{PartitionIndex, TopicId};
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn group(number: i32) -> PartitionId {
+    PartitionId { topic: TopicId([5; 16]), partition: PartitionIndex(number) }
+}
+
+/// Brokers 1 to 3, all with replicas of the groups that are opened.
+struct Three {
+    brokers: Vec<Liveness>,
+    now: Duration,
+    /// Who cannot be heard by whom.
+    cut: BTreeSet<(usize, usize)>,
+    due: Vec<(usize, Due)>,
+}
+
+impl Three {
+    fn new() -> Self {
+        let mut three = Self { brokers: Vec::new(), now: ms(1000), cut: BTreeSet::new(), due: Vec::new() };
+        for broker in 0..3 {
+            three.brokers.push(three.born(broker, 1));
+        }
+        three
+    }
+
+    fn born(&self, broker: usize, boot: u64) -> Liveness {
+        let id = |broker: usize| BrokerId(i32::try_from(broker).unwrap() + 1);
+        let mut born = Liveness::new(id(broker), boot, self.now);
+        (0..3).for_each(|other| born.add_peer(id(other), self.now));
+        born
+    }
+
+    fn open(&mut self, group: PartitionId) {
+        let voters = vec![BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)])];
+        self.brokers.iter_mut().for_each(|broker| broker.open(group, voters.clone()));
+    }
+
+    /// Time passes, and beats go where they can, of those that live.
+    fn run(&mut self, time: Duration, lives: &[usize]) {
+        let end = self.now + time;
+        let mut draw = |below: u64| below / 2;
+        while self.now < end {
+            if self.now.as_millis() % BEAT_EVERY.as_millis() == 0 {
+                for (from, to) in lives.iter().flat_map(|from| lives.iter().map(move |to| (*from, *to))) {
+                    self.send(from, to);
+                }
+            }
+            for broker in lives {
+                let due = self.brokers[*broker].due(self.now, &mut draw);
+                self.due.extend(due.into_iter().map(|due| (*broker, due)));
+            }
+            self.now += ms(10);
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize) {
+        if from == to || self.cut.contains(&(from, to)) {
+            return;
+        }
+        let (sender, receiver) = (self.brokers[from].me, self.brokers[to].me);
+        let beat = self.brokers[from].beat(receiver, self.now);
+        let ack = self.brokers[to].heard(sender, beat, self.now, |_, _| true).unwrap();
+        if !self.cut.contains(&(to, from)) {
+            self.brokers[from].acked(receiver, ack);
+        }
+    }
+
+    fn elections(&mut self) -> Vec<usize> {
+        let due = std::mem::take(&mut self.due);
+        due.into_iter().filter(|(_, due)| matches!(due, Due::Elect(_))).map(|(broker, _)| broker).collect()
+    }
+}
+
+#[test]
+fn a_group_that_is_claimed_is_left_alone_and_everybody_knows_its_leader() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[1].claim(group(1), Term(4));
+    three.run(ms(5000), &[0, 1, 2]);
+    assert!(three.elections().is_empty());
+    for broker in &three.brokers {
+        assert_eq!(broker.leader(group(1)), Some((BrokerId(2), Term(4))));
+    }
+    assert!(three.brokers[1].has_lease(group(1), three.now));
+    assert!(!three.brokers[0].has_lease(group(1), three.now), "it claims nothing");
+}
+
+#[test]
+fn followers_of_a_dead_leader_stand_for_election_once_its_lease_is_over() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(3000), &[0, 1, 2]);
+    let died = three.now;
+    let lease_until = three.now + LEASE;
+    while three.due.iter().all(|(_, due)| !matches!(due, Due::Elect(_))) {
+        three.run(ms(10), &[1, 2]);
+    }
+    assert!(three.now >= lease_until, "nobody stands while the dead one could still serve");
+    assert!(three.now <= died + ms(800), "{:?}", three.now - died);
+    assert!(three.due.contains(&(1, Due::Orphaned(group(1)))));
+    let refused = three.brokers[2].refuses_vote(group(1), BrokerId(2), three.now);
+    assert_eq!(refused, None);
+    three.brokers[1].claim(group(1), Term(5));
+    three.run(ms(300), &[1, 2]);
+    assert!(three.due.contains(&(2, Due::Claimed(group(1)))));
+    three.elections();
+    three.run(ms(2000), &[1, 2]);
+    assert!(three.elections().is_empty());
+}
+
+#[test]
+fn a_leader_that_is_cut_off_loses_its_lease_before_another_can_be_elected() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    for cut in [vec![(0, 1), (1, 0), (0, 2), (2, 0)], vec![(0, 1), (0, 2)], vec![(1, 0), (2, 0)]] {
+        three.cut = BTreeSet::new();
+        three.run(ms(3000), &[0, 1, 2]);
+        three.cut = cut.into_iter().collect();
+        for _ in 0..300 {
+            three.run(ms(10), &[0, 1, 2]);
+            let free =
+                |voter: usize, candidate| three.brokers[voter].refuses_vote(group(1), candidate, three.now).is_none();
+            let can_elect = free(1, BrokerId(3)) || free(2, BrokerId(2));
+            assert!(!(can_elect && three.brokers[0].has_lease(group(1), three.now)), "at {:?}", three.now);
+        }
+        assert!(!three.brokers[0].has_lease(group(1), three.now));
+    }
+}
+
+#[test]
+fn between_two_that_cannot_talk_the_third_lets_neither_take_the_others_leadership() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(3000), &[0, 1, 2]);
+    three.cut = BTreeSet::from([(0, 1), (1, 0)]);
+    three.run(ms(3000), &[0, 1, 2]);
+    assert!(three.elections().contains(&1), "it does not hear the leader");
+    assert!(three.brokers[2].refuses_vote(group(1), BrokerId(2), three.now).is_some());
+    assert!(three.brokers[0].has_lease(group(1), three.now), "a majority hears it");
+}
+
+#[test]
+fn a_leader_that_is_back_in_a_new_life_must_claim_anew() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(3000), &[0, 1, 2]);
+    // Back before anybody suspects it.
+    three.brokers[0] = three.born(0, 2);
+    three.run(ms(1500), &[0, 1, 2]);
+    let elections = three.elections();
+    assert!(elections.contains(&1) && elections.contains(&2), "{elections:?}");
+    assert!(!three.due.iter().any(|(broker, _)| *broker == 0), "it has no replica open yet");
+}
+
+#[test]
+fn who_has_just_started_elects_nobody_for_as_long_as_it_may_have_promised() {
+    let mut three = Three::new();
+    three.open(group(1));
+    let refused = |three: &Three| three.brokers[1].refuses_vote(group(1), BrokerId(1), three.now).is_some();
+    assert!(refused(&three));
+    three.run(PROMISE, &[0, 1, 2]);
+    assert!(!refused(&three));
+    assert!(three.elections().is_empty(), "nor does anybody ask for votes that nobody would give");
+    three.run(ms(200), &[0, 1, 2]);
+    assert!(!three.elections().is_empty());
+}
+
+#[test]
+fn an_ack_of_one_that_follows_another_gives_no_lease() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    let now = three.now;
+    for to in [1, 2] {
+        let receiver = three.brokers[to].me;
+        let beat = three.brokers[0].beat(receiver, now);
+        let ack = three.brokers[to].heard(BrokerId(1), beat, now, |_, term| term > Term(4)).unwrap();
+        assert_eq!(ack.refused, [group(1)]);
+        three.brokers[0].acked(receiver, ack);
+    }
+    assert!(!three.brokers[0].has_lease(group(1), now));
+    // An ack from before the claim was known does not count either.
+    three.brokers[0].claim(group(2), Term(1));
+    three.open(group(2));
+    assert!(!three.brokers[0].has_lease(group(2), now));
+}
+
+#[test]
+fn claims_reach_a_peer_as_changes_and_anew_when_it_missed_some() {
+    let mut three = Three::new();
+    for number in 0..100 {
+        three.brokers[0].claim(group(number), Term(1));
+    }
+    three.send(0, 1);
+    three.send(0, 1);
+    let quiet = three.brokers[0].beat(BrokerId(2), three.now);
+    assert!(quiet.claimed.is_empty() && quiet.withdrawn.is_empty());
+    three.brokers[0].withdraw(group(3));
+    three.brokers[0].claim(group(4), Term(2));
+    let change = three.brokers[0].beat(BrokerId(2), three.now);
+    assert_eq!((change.claimed.clone(), change.withdrawn.clone()), (vec![(group(4), Term(2))], vec![group(3)]));
+    three.send(0, 1);
+    assert_eq!(three.brokers[1].leader(group(3)), None);
+    assert_eq!(three.brokers[1].leader(group(4)), Some((BrokerId(1), Term(2))));
+    // Another life of the receiver knows nothing, whatever the sender takes it to know.
+    three.brokers[1] = three.born(1, 2);
+    three.send(0, 1);
+    three.send(0, 1);
+    assert_eq!(three.brokers[1].leader(group(99)), Some((BrokerId(1), Term(1))));
+    assert_eq!(three.brokers[1].peers[&BrokerId(1)].claims.len(), 99);
+    // More changes than are remembered.
+    for number in 100..10_000 {
+        three.brokers[0].claim(group(number), Term(1));
+    }
+    three.send(0, 1);
+    assert_eq!(three.brokers[1].peers[&BrokerId(1)].claims.len(), 9999);
+}
+
+#[test]
+fn a_beat_of_a_stranger_is_not_answered_and_a_late_ack_changes_nothing() {
+    let mut three = Three::new();
+    let beat = three.brokers[0].beat(BrokerId(2), three.now);
+    assert_eq!(three.brokers[1].heard(BrokerId(9), beat, three.now, |_, _| true), None);
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(1));
+    three.run(ms(1000), &[0, 1, 2]);
+    let late = Ack { to: 7, sent: three.now + ms(5000), version: 0, refused: vec![group(1)] };
+    three.brokers[0].acked(BrokerId(2), late.clone());
+    three.brokers[0].acked(BrokerId(3), Ack { sent: ms(1), to: 1, ..late });
+    assert!(three.brokers[0].has_lease(group(1), three.now));
+}
