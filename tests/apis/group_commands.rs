@@ -193,6 +193,33 @@ fn partitions_on_their_way_are_shown_with_both_members() {
     );
 }
 
+#[test]
+fn members_of_both_protocols_in_one_group_are_told_apart() {
+    let server = server();
+    let client = &mut server.connect();
+    let member = join_modern(client, "a");
+    let subscription = Subscription { topics: vec![TOPIC.into()], ..Default::default() };
+    let mut request = JoinGroupRequest {
+        group_id: MODERN.into(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol { name: "range".into(), metadata: subscription.encode(1) }],
+        ..Default::default()
+    };
+    let told = client.named("billing").ask(&request);
+    assert_eq!(told.error_code, ErrorCode::MEMBER_ID_REQUIRED);
+    assert_eq!(told.member_id.len(), 22, "as all ids that the broker gives in such a group: {}", told.member_id);
+    request.member_id = told.member_id;
+    let joined = client.ask(&request);
+    assert_eq!((joined.error_code, joined.generation_id > member.epoch), (ErrorCode::NONE, true));
+    let members = parsed(&server, &["members", MODERN]);
+    let shown = members["members"].as_array().unwrap().iter().map(|it| (&it["client"], &it["type"], &it["member"]));
+    let shown: BTreeSet<_> =
+        shown.map(|(client, kind, id)| [client, kind, id].map(|it| it.as_str().unwrap())).collect();
+    assert_eq!(shown, BTreeSet::from([["test", "consumer", "a"], ["billing", "classic", &*request.member_id]]));
+}
+
 /// What an operator does to a group, first while `leave` was not called.
 fn operate(server: &Server, group: &str, leave: impl FnOnce()) {
     let header = "TOPIC PARTITION BEFORE AFTER";
