@@ -34,6 +34,7 @@ class Tool:
     CONSOLE_PRODUCER = "org.apache.kafka.tools.ConsoleProducer"
     CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
     CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+    CONSUMER_PERFORMANCE = "org.apache.kafka.tools.ConsumerPerformance"
     PRODUCER_PERFORMANCE = "org.apache.kafka.tools.ProducerPerformance"
 
 
