@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use super::Inner;
 use crate::ids::{PartitionId, PartitionIndex, TopicId};
-use crate::machine::groups::classic::State;
 use crate::machine::groups::coordinator::Coordinator;
 use crate::machine::groups::record::{Committed, Key, decode_key};
+use crate::machine::groups::{classic, consumer};
 use crate::machine::keyed::LastValues;
 use crate::metrics::{GroupFigures, Standing};
 use crate::protocol::error_code::ErrorCode;
@@ -29,6 +29,15 @@ const NAME_BYTES_MAX: usize = 255;
 const KEYS_AT_ONCE: usize = 1024;
 /// Keys from here on are of other things than offsets.
 const BEHIND_OFFSETS: [u8; 2] = [0, 2];
+/// The states that are shown when no group is in them.
+const STATES: [&str; 6] = [
+    classic::State::Empty.name(),
+    classic::State::Preparing.name(),
+    classic::State::Completing.name(),
+    classic::State::Stable.name(),
+    consumer::State::Assigning.name(),
+    consumer::State::Reconciling.name(),
+];
 /// How long a coordinator may take to count its groups, which is a look between two turns. One that takes longer keeps the figures it had.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -58,10 +67,9 @@ impl GroupCounter {
                 tokio::task::yield_now().await;
             }
         }
-        let names = [State::Empty, State::Preparing, State::Completing, State::Stable].map(State::name);
-        let mut figures = GroupFigures { states: names.map(|name| (name.to_owned(), 0)).into(), ..walk.figures() };
+        let mut figures = GroupFigures { states: STATES.map(|name| (name.to_owned(), 0)).into(), ..walk.figures() };
         for (state, count) in census.values().flat_map(|census| &census.states) {
-            *figures.states.entry(state.to_string()).or_default() += count;
+            *figures.states.entry((*state).to_owned()).or_default() += count;
         }
         figures.members = census.values().map(|census| census.members).sum();
         *last = census;
@@ -72,7 +80,7 @@ impl GroupCounter {
 /// What one coordinator counts.
 #[derive(Clone, Debug, Default)]
 struct Census {
-    states: BTreeMap<Text, u64>,
+    states: BTreeMap<&'static str, u64>,
     members: u64,
 }
 
@@ -95,12 +103,9 @@ impl Census {
 
     fn of(coordinator: &Coordinator) -> Self {
         let mut census = Self::default();
-        for group in coordinator.list() {
-            if group.group_state != State::Empty.name() {
-                let members = coordinator.describe(&group.group_id).map_or(0, |group| group.members.len());
-                census.members += u64::try_from(members).expect("a count fits");
-            }
-            *census.states.entry(group.group_state).or_default() += 1;
+        for (state, members) in coordinator.sizes() {
+            *census.states.entry(state).or_default() += 1;
+            census.members += u64::try_from(members).expect("a count fits");
         }
         census
     }

@@ -34,6 +34,18 @@ impl Text {
         std::str::from_utf8(&self.0).expect("checked when the text was made")
     }
 
+    /// Its bytes' count. (That of `str` would look at each byte first: [`Text::as_str`] checks them again.)
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A copy that no longer pins the frame.
     #[must_use]
     pub fn detached(&self) -> Self {

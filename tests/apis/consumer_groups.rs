@@ -13,12 +13,12 @@ use ottla::protocol::value::Text;
 
 use crate::kit::{Client, Server};
 
-const GROUP: &str = "modern";
-const TOPIC: &str = "read";
+pub const GROUP: &str = "modern";
+pub const TOPIC: &str = "read";
 /// The version in which offsets have names of topics and epochs of members.
 const NAMED: i16 = 9;
 
-fn find(client: &mut Client) {
+pub fn find(client: &mut Client) {
     let request = FindCoordinatorRequest { coordinator_keys: vec![GROUP.into()], ..Default::default() };
     let found = client.ask(&request).coordinators.remove(0);
     assert_eq!(found.error_code, ErrorCode::NONE, "{:?}", found.error_message);
@@ -26,11 +26,11 @@ fn find(client: &mut Client) {
 
 /// A member, as its client has it.
 #[derive(Clone, Default)]
-struct Member {
-    id: &'static str,
-    regex: Option<&'static str>,
-    epoch: i32,
-    has: Vec<(TopicId, Vec<i32>)>,
+pub struct Member {
+    pub id: &'static str,
+    pub regex: Option<&'static str>,
+    pub epoch: i32,
+    pub has: Vec<(TopicId, Vec<i32>)>,
 }
 
 impl Member {
@@ -59,16 +59,16 @@ impl Member {
         }
     }
 
-    fn beat(&mut self, client: &mut Client) {
+    pub fn beat(&mut self, client: &mut Client) {
         let told = client.ask(&self.request());
         self.take(told);
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.has.iter().map(|(_, partitions)| partitions.len()).sum()
     }
 
-    fn commit(&self, epoch: i32, offset: i64) -> OffsetCommitRequest {
+    pub fn commit(&self, epoch: i32, offset: i64) -> OffsetCommitRequest {
         let partitions = vec![OffsetCommitRequestPartition { committed_offset: offset, ..Default::default() }];
         OffsetCommitRequest {
             group_id: GROUP.into(),

@@ -206,6 +206,17 @@ fn members_are_counted_and_a_group_without_commits_has_no_lag() {
     assert_eq!(left.error_code, ErrorCode::NONE);
     assert_eq!(count("Stable"), (0.0, 0.0));
     assert_eq!(count("Empty"), (1.0, 0.0));
+
+    let joins = ConsumerGroupHeartbeatRequest {
+        group_id: "modern".into(),
+        member_id: "one".into(),
+        rebalance_timeout_ms: 30_000,
+        subscribed_topic_names: Some(vec!["a".into()]),
+        topic_partitions: Some(Vec::new()),
+        ..Default::default()
+    };
+    assert_eq!(client.ask(&joins).error_code, ErrorCode::NONE);
+    assert_eq!(count("Empty"), (1.0, 1.0), "a member of the other protocol, whose group is not empty");
 }
 
 #[test]

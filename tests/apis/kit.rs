@@ -119,6 +119,11 @@ impl Server {
         self.broker.as_ref().unwrap().admin_address().expect("the test has configured an admin port")
     }
 
+    /// Where clients find it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn connect(&self) -> Client {
         Client::connect(self.address)
     }

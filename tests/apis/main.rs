@@ -7,6 +7,7 @@ mod configs;
 mod consumer_groups;
 mod fetch;
 mod full_disk;
+mod group_commands;
 mod group_metrics;
 mod groups;
 mod kit;

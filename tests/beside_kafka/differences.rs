@@ -32,7 +32,6 @@ pub const DIFFERENCES: &[Difference] = &[
     // Groups.
     differs("soon-again", "consumer_groups/* | heartbeat_interval_ms", "5000", "50*"),
     differs("order", "consumer_groups/*.members.order", "*", "*"),
-    differs("member-ids", "consumer_groups/mixed protocols: * | member_id", " member *", "beside-kafka member *"),
     // What Ottla does not have yet.
     differs("apis", "api_versions/ApiVersions: a client* | api_keys[*", "*", "absent"),
     differs("apis", "api_versions/ApiVersions: a client* | api_keys.order", "*", "*"),

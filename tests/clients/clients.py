@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import connect_worker
+import kafka_groups
 import kafka_tools
 import kcat_client
 import scenarios
@@ -158,5 +159,6 @@ CLIENTS = (
     remote_client("kafkajs", lambda: programs.node_client("kafkajs.mjs"), (ROUND_ROBIN,), sends_nothing=False),
     remote_client("platformatic", lambda: programs.node_client("platformatic.mjs"), PLATFORMATIC_WAYS),
     Client("kafka-tools", install_tools, kafka_tools.results),
+    Client("kafka-groups", install_tools, kafka_groups.results),
     Client("connect", install_connect, connect_worker.results),
 )

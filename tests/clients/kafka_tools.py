@@ -19,7 +19,7 @@ LINES = "".join(f"h:header {n}\tkey-{n}\tvalue {n} {'y' * (n % 60)}\n" for n in 
 
 def tool(bootstrap: str, main: str, *arguments: str, text: str = "", wanted: int = 0) -> str:
     """Run one tool; its output. Another exit code than the wanted one raises."""
-    command = programs.kafka_tool(main, "--bootstrap-server", bootstrap, *arguments)
+    command = programs.quick_kafka_tool(main, "--bootstrap-server", bootstrap, *arguments)
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120)
     if done.returncode != wanted:
         raise AssertionError(

@@ -52,24 +52,21 @@ def judge_offsets(group: str, found: list[int], acked: list[int], tried: list[in
     return wrong
 
 
-def judge_members(group: str, state: str, found: list[str], wanted: list[str]) -> list[str]:
-    """What is wrong with a group's members, which nothing should have disturbed."""
-    if state == "Stable" and found == wanted:
-        return []
-    return [f"lost-member: {group} is {state} with {found}, not {wanted}"]
+def judge_members(group: str, found: tuple, wanted: tuple) -> list[str]:
+    """What is wrong with a group's state, epoch and members, which nothing should have disturbed."""
+    return [] if found == wanted else [f"lost-member: {group} is {found}, not {wanted}"]
 
 
 class Member(threading.Thread):
     """A consumer of a group that commits offsets of its partitions, one after the other, each higher than the last."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str, number: int, ledger: Committed) -> None:
+    def __init__(self, bootstrap: str, group: str, topic: str, number: int, ledger: Committed, protocol: str) -> None:
         super().__init__(daemon=True)
         self.group, self.topic, self.number, self.ledger = group, topic, number, ledger
         self.stopping = threading.Event()
         self.own: list[int] = []
-        self.shares: list[list[int]] = []
-        """Every share that it was given: one, if its group was left in peace."""
-        self.lost = 0
+        self.changes = 0
+        """How often something was given to it or taken from it, since its group was stable."""
         self.id = ""
         self.fatal: Exception | None = None
         settings = {
@@ -77,26 +74,26 @@ class Member(threading.Thread):
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "session.timeout.ms": SESSION_MS,
-            "heartbeat.interval.ms": 500,
+            "group.protocol": protocol,
             "reconnect.backoff.max.ms": 100,
             "log_level": 0,
         }
+        if protocol == "classic":
+            # Of the other protocol the broker says how long these are.
+            settings |= {"session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": 500}
         self.consumer = Consumer(settings)
 
     def on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self.own = sorted(it.partition for it in partitions)
-        self.shares.append(self.own)
+        self.own = sorted({*self.own, *(it.partition for it in partitions)})
+        self.changes += 1
 
-    def on_revoke(self, _: Consumer, __: list[TopicPartition]) -> None:
-        self.own = []
-
-    def on_lost(self, _: Consumer, __: list[TopicPartition]) -> None:
-        self.own, self.lost = [], self.lost + 1
+    def on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self.own = sorted({*self.own} - {it.partition for it in partitions})
+        self.changes += 1
 
     def run(self) -> None:
         try:
-            self.consumer.subscribe([self.topic], on_assign=self.on_assign, on_revoke=self.on_revoke, on_lost=self.on_lost)
+            self.consumer.subscribe([self.topic], on_assign=self.on_assign, on_revoke=self.on_revoke, on_lost=self.on_revoke)
             while not self.stopping.is_set():
                 self.consumer.poll(0 if self.own else 0.1)
                 self.id = self.consumer.memberid() or self.id
@@ -120,14 +117,14 @@ class Member(threading.Thread):
 
 
 class Groups:
-    """So many groups of so many members, on all partitions of a topic."""
+    """So many groups of so many members, on all partitions of a topic. `protocol` is `classic` or `consumer` (KIP-848)."""
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int, groups: int, members: int) -> None:
-        self.bootstrap, self.topic, self.partitions = bootstrap, topic, partitions
+    def __init__(self, bootstrap: str, topic: str, partitions: int, groups: int, members: int, protocol: str) -> None:
+        self.bootstrap, self.topic, self.partitions, self.protocol = bootstrap, topic, partitions, protocol
         nothing = [NOTHING] * partitions
         self.ledgers = {f"group-{number}": Committed(list(nothing), list(nothing)) for number in range(groups)}
         self.members = [
-            Member(bootstrap, group, topic, number, ledger)
+            Member(bootstrap, group, topic, number, ledger, protocol)
             for group, ledger in self.ledgers.items()
             for number in range(members)
         ]
@@ -144,9 +141,18 @@ class Groups:
         # The first members of a group may have begun without the last.
         self.wait(lambda: all(self.shared_out(group) for group in self.ledgers), "a share for each member")
         for member in self.members:
-            del member.shares[:-1]
+            member.changes = 0
         self.ids = {(member.group, member.number): member.id for member in self.members}
+        with Wire(self.bootstrap) as wire:
+            self.epochs = {group: self.described(wire, group)[1] for group in self.ledgers}
         return self
+
+    def described(self, wire: Wire, group: str) -> tuple[str, int, list[str]]:
+        """State, epoch and members of a group. The classic protocol does not tell generations: members notice when theirs is another."""
+        if self.protocol == "consumer":
+            return wire.consumer_group(group)
+        state, members = wire.group_members(group)
+        return state, 0, members
 
     def of(self, group: str) -> list[Member]:
         return [member for member in self.members if member.group == group]
@@ -182,7 +188,7 @@ class Groups:
                 # More may have been tried while this was asked.
                 wrong += judge_offsets(group, found, acked, self.ledgers[group].tried)
                 wanted = sorted(id for (of, _), id in self.ids.items() if of == group)
-                wrong += judge_members(group, *wire.group_members(group), wanted)
+                wrong += judge_members(group, self.described(wire, group), ("Stable", self.epochs[group], wanted))
         return wrong
 
     def finish(self) -> list[str]:
@@ -196,8 +202,8 @@ class Groups:
             name = f"{member.group}, member {member.number}"
             if member.fatal:
                 wrong.append(f"{name}: {member.fatal}")
-            if len(member.shares) != 1 or member.lost:
-                wrong.append(f"rebalance: {name} was given {len(member.shares)} shares and lost {member.lost}")
+            if member.changes:
+                wrong.append(f"rebalance: the share of {name} changed {member.changes} times")
             if member.id != self.ids[member.group, member.number]:
                 wrong.append(f"rebalance: {name} has another id")
         for group, ledger in self.ledgers.items():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from .table import eventually
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, OFFSET_FETCH, DESCRIBE_GROUPS = 0, 1, 2, 3, 9, 15
-CREATE_TOPICS, INCREMENTAL_ALTER_CONFIGS = 19, 44
+CREATE_TOPICS, INCREMENTAL_ALTER_CONFIGS, CONSUMER_GROUP_DESCRIBE = 19, 44, 69
 OFFSET_OUT_OF_RANGE, CORRUPT_MESSAGE, UNKNOWN_TOPIC, TOPIC_EXISTS, KAFKA_STORAGE_ERROR = 1, 2, 3, 36, 56
 LEADERLESS = (3, 5, 6)
 """Codes of a broker that has just started: unknown partition, leader not available, not the leader."""
@@ -116,6 +116,19 @@ def string(text: str) -> bytes:
     return struct.pack(">h", len(text.encode())) + text.encode()
 
 
+def uvarint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def compact(text: str) -> bytes:
+    """A string in the versions with tagged fields."""
+    return uvarint(len(text.encode()) + 1) + text.encode()
+
+
 class Reader:
     """Reads the fields of an answer in order."""
 
@@ -138,6 +151,23 @@ class Reader:
     def string(self) -> str:
         return self.bytes(self.number("h")).decode()
 
+    def uvarint(self) -> int:
+        value, shift = 0, 0
+        while True:
+            byte = self.number("B")
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    def compact(self) -> str:
+        return self.bytes(self.uvarint() - 1).decode()
+
+    def tags(self) -> None:
+        for _ in range(self.uvarint()):
+            self.uvarint()
+            self.bytes(self.uvarint())
+
 
 class Wire:
     """One connection to one broker."""
@@ -157,15 +187,19 @@ class Wire:
         with contextlib.suppress(OSError):
             self.socket.close()
 
-    def request(self, api: int, version: int, body: bytes, answered: bool = True) -> Reader:
+    def request(self, api: int, version: int, body: bytes, answered: bool = True, tagged: bool = False) -> Reader:
+        """With `tagged`, in a version whose header has tagged fields."""
         self.correlation += 1
-        frame = struct.pack(">hhi", api, version, self.correlation) + string("ottla-tests") + body
+        head = struct.pack(">hhi", api, version, self.correlation) + string("ottla-tests")
+        frame = head + (b"\0" if tagged else b"") + body
         self.socket.sendall(struct.pack(">i", len(frame)) + frame)
         if not answered:
             return Reader(b"")
         answer = Reader(self.exactly(struct.unpack(">i", self.exactly(4))[0]))
         if answer.number("i") != self.correlation:
             raise ValueError("an answer to another request")
+        if tagged:
+            answer.tags()
         return answer
 
     def exactly(self, length: int) -> bytes:
@@ -309,6 +343,45 @@ class Wire:
             answer.bytes(answer.number("i"))
             answer.bytes(answer.number("i"))
         return state, sorted(members)
+
+    def consumer_group(self, group: str) -> tuple[str, int, list[str]]:
+        """The state of a group of the consumer protocol, its epoch, and the ids of its members; waits for the coordinator."""
+        deadline = time.monotonic() + RETRY_SECONDS
+        while True:
+            answer = self.request(CONSUMER_GROUP_DESCRIBE, 0, uvarint(2) + compact(group) + b"\0\0", tagged=True)
+            answer.number("i")
+            answer.uvarint()
+            code = answer.number("h")
+            if code not in COORDINATORLESS or time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        message = answer.compact()
+        if code:
+            raise ValueError(f"ConsumerGroupDescribe of {group} answers {code}: {message}")
+        answer.compact()
+        state = answer.compact()
+        epoch = answer.take("ii")[0]
+        answer.compact()
+        members = []
+        for _ in range(answer.uvarint() - 1):
+            members.append(answer.compact())
+            answer.compact()
+            answer.compact()
+            answer.number("i")
+            answer.compact()
+            answer.compact()
+            for _ in range(answer.uvarint() - 1):
+                answer.compact()
+            answer.compact()
+            for _assignment in ("present", "target"):
+                for _ in range(answer.uvarint() - 1):
+                    answer.bytes(16)
+                    answer.compact()
+                    answer.take(f"{answer.uvarint() - 1}i")
+                    answer.tags()
+                answer.tags()
+            answer.tags()
+        return state, epoch, sorted(members)
 
     def stored(self, topic: str, partition: int) -> Iterator[Batch]:
         """Every batch of a partition from its log start to the high watermark of now."""

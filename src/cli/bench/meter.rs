@@ -247,16 +247,19 @@ impl Measured {
         let rates = Rates::between(&self.from, &self.to);
         let gigabytes = float(self.to.bytes - self.from.bytes) / 1e9;
         let per_gb = |cpu: Duration| if gigabytes > 0.0 { Some(round(cpu.as_secs_f64() / gigabytes)) } else { None };
+        let answers = self.to.answers - self.from.answers;
+        let per_1000 =
+            |cpu: Duration| if answers > 0 { Some(round(cpu.as_secs_f64() / float(answers) * 1e3)) } else { None };
         let own = self.to.own_cpu - self.from.own_cpu;
         let broker = self.to.broker_cpu - self.from.broker_cpu;
         let seconds = (self.to.at - self.from.at).as_secs_f64();
         let mut result = json!({
             "load": load, "settings": settings, "seconds": round(seconds),
             "records": self.to.records - self.from.records, "bytes": self.to.bytes - self.from.bytes,
-            "answers": self.to.answers - self.from.answers,
+            "answers": answers,
             "mb_per_s": round(rates.megabytes), "records_per_s": round(rates.records), "answers_per_s": round(rates.answers),
             "own_cpu_s": round(own.as_secs_f64()), "own_cpu_s_per_gb": per_gb(own),
-            "own_cores": round(own.as_secs_f64() / seconds),
+            "own_cpu_s_per_1000": per_1000(own), "own_cores": round(own.as_secs_f64() / seconds),
         });
         if !self.times.is_empty() {
             result["latency_ms"] =
@@ -265,6 +268,7 @@ impl Measured {
         if self.brokers > 0 {
             result["broker_cpu_s"] = json!(round(broker.as_secs_f64()));
             result["broker_cpu_s_per_gb"] = json!(per_gb(broker));
+            result["broker_cpu_s_per_1000"] = json!(per_1000(broker));
             result["broker_cores"] = json!(round(broker.as_secs_f64() / seconds));
             result["broker_rss_anon_mb"] = json!(round(float(self.rss_anon) / 1e6));
         }
@@ -274,20 +278,23 @@ impl Measured {
     fn text(&self, load: &str) -> String {
         let json = self.json(load, &Value::Null);
         let number = |key: &str| json[key].as_f64().unwrap_or(f64::NAN);
-        let mut text = format!(
-            "{load}: {:.1} MB/s, {:.0} records/s, {:.0} answers/s, measured for {:.1} s\n",
-            number("mb_per_s"),
-            number("records_per_s"),
-            number("answers_per_s"),
-            number("seconds")
-        );
+        let (rate, time) = (number("answers_per_s"), number("seconds"));
+        // Some loads carry no records.
+        let has_bytes = self.to.bytes > self.from.bytes;
+        let mut text = if has_bytes {
+            let (bytes, records) = (number("mb_per_s"), number("records_per_s"));
+            format!("{load}: {bytes:.1} MB/s, {records:.0} records/s, {rate:.0} answers/s, measured for {time:.1} s\n")
+        } else {
+            format!("{load}: {rate:.0} answers/s, measured for {time:.1} s\n")
+        };
         if !self.times.is_empty() {
             let quantiles = self.quantiles().map(|(name, ms)| format!("{name} {ms:.2}")).join("  ");
             text.push_str(&format!("latency ms: {quantiles}\n"));
         }
         let mut cpu = |who: &str, prefix: &str| {
-            let (cores, per_gb) = (number(&format!("{prefix}_cores")), number(&format!("{prefix}_cpu_s_per_gb")));
-            text.push_str(&format!("{who}: {cores:.2} cores, {per_gb:.2} CPU-s/GB\n"));
+            let (per, what) = if has_bytes { ("gb", "GB") } else { ("1000", "1,000 answers") };
+            let (cores, cost) = (number(&format!("{prefix}_cores")), number(&format!("{prefix}_cpu_s_per_{per}")));
+            text.push_str(&format!("{who}: {cores:.2} cores, {cost:.3} CPU-s/{what}\n"));
         };
         cpu("generator", "own");
         if self.brokers > 0 {

@@ -7,6 +7,7 @@
 mod consume;
 mod echo;
 mod frame;
+mod groups;
 mod latency;
 mod meter;
 mod noise;
@@ -35,6 +36,7 @@ enum Command {
     Consume(consume::Args),
     Latency(latency::Args),
     Echo(echo::Args),
+    Groups(groups::Args),
 }
 
 /// Runs `ottla bench ...`.
@@ -44,5 +46,6 @@ pub fn run(args: &Args) -> Exit {
         Command::Consume(args) => consume::run(args),
         Command::Latency(args) => latency::run(args),
         Command::Echo(args) => echo::run(args),
+        Command::Groups(args) => groups::run(args),
     })
 }

@@ -152,7 +152,10 @@ pub(super) fn shares(
 }
 
 /// For each connection the number of its leader and its partitions.
-fn deal<'a>(leaders: impl ExactSizeIterator<Item = &'a Vec<i32>>, connections: usize) -> Vec<(usize, Vec<i32>)> {
+pub(super) fn deal<'a>(
+    leaders: impl ExactSizeIterator<Item = &'a Vec<i32>>,
+    connections: usize,
+) -> Vec<(usize, Vec<i32>)> {
     let count = leaders.len();
     let mut dealt = Vec::new();
     for (leader, partitions) in leaders.enumerate() {

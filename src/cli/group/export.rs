@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::described;
+use super::described::described;
 use super::offsets::committed;
 use crate::cli::connect::{Connect, Failure, print_json};
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::offsets::{Partition, commit, committed};
-use super::reset::print_changes;
+use super::offsets::{Partition, committed};
+use super::reset::apply_or_show;
 use crate::cli::connect::{Connect, Failure, Format};
 
 /// Commit the offsets that `ottla group export` printed. Without --apply it only shows what would change.
@@ -59,8 +59,5 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
     }
     let mut client = args.connect.client().await?;
     let before = committed(&mut client, &group).await?;
-    if args.apply {
-        commit(&mut client, &group, &after).await?;
-    }
-    print_changes(args.format, &group, args.apply, &before, &after)
+    apply_or_show(&mut client, args.format, &group, args.apply, (&before, &after)).await
 }

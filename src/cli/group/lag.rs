@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::described;
+use super::described::described;
 use super::offsets::{COLUMNS, committed, standings};
 use crate::cli::connect::{Connect, Failure, Format, print_json, print_table};
 

@@ -6,14 +6,18 @@ use crate::cli::client::ClientError;
 use crate::cli::connect::{Connect, Failure, Format, print_json, print_table};
 use crate::protocol::messages::ListGroupsRequest;
 use crate::protocol::messages::list_groups::ListedGroup;
+use crate::protocol::value::Text;
 
 /// List consumer groups, of all brokers.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  ottla group list\n  ottla group list --state Empty --format json")]
+#[command(after_help = "Examples:\n  ottla group list\n  ottla group list --state Empty --type consumer --format json")]
 pub struct Args {
-    /// Only groups in these states: Empty, PreparingRebalance, CompletingRebalance, Stable.
+    /// Only groups in these states: Empty, PreparingRebalance, CompletingRebalance, Assigning, Reconciling, Stable.
     #[arg(short, long, value_delimiter = ',', value_name = "STATE,...")]
     state: Vec<String>,
+    /// Only groups of these types: classic, consumer.
+    #[arg(short = 'T', long = "type", value_delimiter = ',', value_name = "TYPE,...")]
+    types: Vec<String>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -33,9 +37,9 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
         }
         groups.extend(response.groups);
     }
-    groups.retain(|group| {
-        args.state.is_empty() || args.state.iter().any(|state| state.eq_ignore_ascii_case(&group.group_state))
-    });
+    let is_wanted =
+        |of: &[String], value: &str| of.is_empty() || of.iter().any(|wanted| wanted.eq_ignore_ascii_case(value));
+    groups.retain(|group| is_wanted(&args.state, &group.group_state) && is_wanted(&args.types, &group.group_type));
     groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
     if args.format == Format::Json {
         let group = |group: &ListedGroup| {
@@ -45,7 +49,13 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
         return print_json(&json!({ "groups": groups.iter().map(group).collect::<Vec<_>>() }));
     }
     let row = |group: &ListedGroup| {
-        [&group.group_id, &group.group_state, &group.group_type, &group.protocol_type].map(|text| text.to_string())
+        let or_none = |text: &Text| if text.is_empty() { "-".to_owned() } else { text.to_string() };
+        [
+            group.group_id.to_string(),
+            or_none(&group.group_state),
+            or_none(&group.group_type),
+            or_none(&group.protocol_type),
+        ]
     };
     print_table(["GROUP", "STATE", "TYPE", "PROTOCOL-TYPE"], &groups.iter().map(row).collect::<Vec<_>>())
 }

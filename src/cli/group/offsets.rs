@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::described::described;
 use crate::cli::client::{Client, ClientError, ListOffsets};
 use crate::cli::connect::Failure;
 use crate::protocol::api::ApiKey;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::metadata::MetadataResponseTopic;
 use crate::protocol::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use crate::protocol::messages::offset_fetch::OffsetFetchRequestGroup;
@@ -122,6 +124,19 @@ async fn bounds(
     Ok((offsets(start), offsets(end)))
 }
 
+/// Who has to leave before the group's offsets can be set, as words; nothing if it has no members, or is not there yet.
+pub(super) async fn in_the_way(client: &mut Client, group: &str) -> Result<Option<String>, Failure> {
+    match described(client, group).await {
+        Ok(found) => Ok(match found.members.len() {
+            0 => None,
+            1 => Some("its member".to_owned()),
+            more => Some(format!("its {more} members")),
+        }),
+        Err(Failure::NoGroup(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Commits offsets for a group that has no members.
 pub(super) async fn commit(
     client: &mut Client,
@@ -150,10 +165,19 @@ pub(super) async fn commit(
     let response = client.ask_broker(coordinator, &request).await?;
     let answers = response.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |it| (&topic.name, it)));
     for (topic, partition) in answers {
+        if partition.error_code == ErrorCode::UNKNOWN_MEMBER_ID {
+            return Err(occupied(group, "members that have just joined").into());
+        }
         if partition.error_code.is_error() {
             let what = format!("committing for group {group}, {topic} partition {}", partition.partition_index);
             return Err(ClientError::Refused { what, code: partition.error_code, message: None }.into());
         }
     }
     Ok(())
+}
+
+/// The error for a group whose members have its offsets in their hands.
+pub(super) fn occupied(group: &str, members: &str) -> ClientError {
+    let what = format!("setting the offsets of group {group}");
+    ClientError::Refused { what, code: ErrorCode::NON_EMPTY_GROUP, message: Some(format!("stop {members} first")) }
 }

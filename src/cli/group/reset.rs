@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::offsets::{Partition, commit, committed};
+use super::offsets::{Partition, commit, committed, in_the_way, occupied};
 use crate::cli::client::Client;
 use crate::cli::connect::{Connect, Failure, Format, print_json, print_table, print_text};
 use crate::cli::position::Position;
@@ -48,20 +48,24 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
         let message = format!("group {} has no offsets there; name the topics with --topics", args.group);
         return Err(Failure::Usage(message));
     }
-    if args.apply {
-        commit(&mut client, &args.group, &after).await?;
-    }
-    print_changes(args.format, &args.group, args.apply, &before, &after)
+    apply_or_show(&mut client, args.format, &args.group, args.apply, (&before, &after)).await
 }
 
-/// Prints where a group was and where it is, or would be.
-pub(super) fn print_changes(
+/// Sets a group's offsets if that is wanted, and prints where it was and where it is, or would be.
+pub(super) async fn apply_or_show(
+    client: &mut Client,
     format: Format,
     group: &str,
     applied: bool,
-    before: &BTreeMap<Partition, i64>,
-    after: &BTreeMap<Partition, i64>,
+    (before, after): (&BTreeMap<Partition, i64>, &BTreeMap<Partition, i64>),
 ) -> Result<(), Failure> {
+    let in_the_way = in_the_way(client, group).await?;
+    if applied {
+        if let Some(members) = &in_the_way {
+            return Err(occupied(group, members).into());
+        }
+        commit(client, group, after).await?;
+    }
     if format == Format::Json {
         let offset = |(partition, after): (&Partition, &i64)| json!({"topic": partition.0, "partition": partition.1, "before": before.get(partition), "after": after});
         let offsets: Vec<_> = after.iter().map(offset).collect();
@@ -72,7 +76,11 @@ pub(super) fn print_changes(
         [partition.0.clone(), partition.1.to_string(), before, after.to_string()]
     };
     print_table(["TOPIC", "PARTITION", "BEFORE", "AFTER"], &after.iter().map(row).collect::<Vec<_>>())?;
-    if applied { Ok(()) } else { print_text("Nothing was changed; --apply does it.\n") }
+    match in_the_way {
+        _ if applied => Ok(()),
+        None => print_text("Nothing was changed; --apply does it.\n"),
+        Some(members) => print_text(&format!("Nothing was changed; stop {members}, then --apply does it.\n")),
+    }
 }
 
 /// Where the group is to go on.

@@ -113,6 +113,7 @@ impl Kit {
                 .map(|(name, says)| (Text::from(*name), Bytes::from_static(says.as_bytes())))
                 .collect(),
             new_id: Text::from(format!("member-{}", self.next_id)),
+            new_consumer_id: Text::from(format!("consumer-{}", self.next_id)),
             must_know_id: !how.old_client,
             can_skip_assignment: true,
         };

@@ -68,17 +68,29 @@ impl Group {
         }
     }
 
+    fn state_name(&self) -> &'static str {
+        match self {
+            Self::Classic(group) => group.state().name(),
+            Self::Consumer(group) => group.state().name(),
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Classic(group) => group.members().count(),
+            Self::Consumer(group) => group.size(),
+        }
+    }
+
     fn listed(&self, id: &Text) -> ListedGroup {
-        let (protocol_type, state, group_type) = match self {
-            Self::Classic(group) => {
-                (group.protocol_type().cloned().unwrap_or_default(), group.state().name(), CLASSIC_TYPE)
-            }
-            Self::Consumer(group) => (Text::from_static(CONSUMER), group.state().name(), CONSUMER_TYPE),
+        let (protocol_type, group_type) = match self {
+            Self::Classic(group) => (group.protocol_type().cloned().unwrap_or_default(), CLASSIC_TYPE),
+            Self::Consumer(_) => (Text::from_static(CONSUMER), CONSUMER_TYPE),
         };
         ListedGroup {
             group_id: id.clone(),
             protocol_type,
-            group_state: Text::from_static(state),
+            group_state: Text::from_static(self.state_name()),
             group_type: Text::from_static(group_type),
         }
     }
@@ -423,6 +435,11 @@ impl Coordinator {
     #[must_use]
     pub fn list(&self) -> Vec<ListedGroup> {
         self.groups.iter().map(|(id, group)| group.listed(id)).collect()
+    }
+
+    /// For each group the name of its state and how many members it has.
+    pub fn sizes(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        self.groups.values().map(|group| (group.state_name(), group.size()))
     }
 
     /// Forgets a group without members, and its offsets.

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rand::Rng;
-
 use super::group;
-use crate::ids::TopicId;
 use crate::machine::groups::Answer;
 use crate::machine::groups::consumer::heartbeat::Beat;
 use crate::machine::groups::consumer::record::Partitions;
@@ -34,9 +31,7 @@ pub async fn handle(
     let id = request.group_id.detached();
     let group_id = id.clone();
     let must_have_id = call.version() >= MUST_HAVE_ID_FROM;
-    // As Kafka's: a UUID in base 64.
-    let random = call.context.random.lock().expect("no panic while drawing").random();
-    let new_id = TopicId(uuid::Builder::from_random_bytes(random).into_uuid().into_bytes()).to_string().into();
+    let new_id = group::consumer_id(group::new_uuid(call));
     let mut heartbeat = heartbeat(call, request);
     // Here, where it takes nobody else's time.
     match heartbeat.regex.as_deref().filter(|regex| !regex.is_empty()).map(compile).transpose() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::create_topics;
 use crate::ids::{PartitionId, PartitionIndex, TopicId};
@@ -140,11 +141,24 @@ pub(super) fn code(asked: Result<Answer, ErrorCode>) -> ErrorCode {
     }
 }
 
-/// An id that no member ever had: what it calls itself, and a random part.
-pub(super) fn new_member_id(call: &Call, client_id: &str, instance_id: Option<&str>) -> Text {
+/// Of an id that no member ever had.
+pub(super) fn new_uuid(call: &Call) -> Uuid {
     let bytes = call.context.random.lock().expect("no panic while drawing").random();
-    let uuid = uuid::Builder::from_random_bytes(bytes).into_uuid();
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+/// A new member's id as Kafka's are in classic groups: what it calls itself, and a random part.
+pub(super) fn classic_id(uuid: Uuid, client_id: &str, instance_id: Option<&str>) -> Text {
     format!("{}-{uuid}", cut(instance_id.unwrap_or(client_id))).into()
+}
+
+/// A new member's id as Kafka's are in groups of the consumer protocol: base 64, and never a hyphen first.
+pub(super) fn consumer_id(uuid: Uuid) -> Text {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits = uuid.as_u128() & (u128::MAX >> 1);
+    let shifted = (0..21).map(|at| bits >> (122 - 6 * at)).chain([bits << 4]);
+    let digit = |six: u128| char::from(DIGITS[usize::try_from(six & 63).expect("six bits")]);
+    shifted.map(digit).collect::<String>().into()
 }
 
 /// The beginning of a name that a client has for itself: it stands in each record of its group.
@@ -157,6 +171,13 @@ pub(super) fn cut(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_of_members_are_base_64_of_their_uuid() {
+        let id = |uuid: u128| consumer_id(Uuid::from_u128(uuid)).to_string();
+        assert_eq!(id(0x0010_8310_5187_2092_8b30_d38f_4114_9351), "ABCDEFGHIJKLMNOPQRSTUQ");
+        assert_eq!(id(u128::MAX), "f____________________w", "without its first bit");
+    }
 
     #[test]
     fn long_names_are_cut_between_characters() {

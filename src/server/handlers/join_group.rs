@@ -29,7 +29,9 @@ pub async fn handle(call: &Call, request: JoinGroupRequest, memory: &mut Held) -
     }
     let client_id = Text::from(group::cut(call.header.client_id.as_deref().unwrap_or_default()));
     let instance_id = request.group_instance_id.as_ref().map(Text::detached);
-    let new_id = group::new_member_id(call, &client_id, instance_id.as_deref());
+    let uuid = group::new_uuid(call);
+    let new_id = group::classic_id(uuid, &client_id, instance_id.as_deref());
+    let new_consumer_id = group::consumer_id(uuid);
     let member_id = request.member_id.detached();
     let peer = call.peer.ip();
     let id = request.group_id.detached();
@@ -56,6 +58,7 @@ pub async fn handle(call: &Call, request: JoinGroupRequest, memory: &mut Held) -
             protocol_type,
             protocols,
             new_id,
+            new_consumer_id,
             must_know_id: version >= MUST_KNOW_ID_FROM,
             can_skip_assignment: version >= SKIP_ASSIGNMENT_FROM,
         };

@@ -37,6 +37,8 @@ pub struct Join {
     pub protocols: Vec<(Text, Bytes)>,
     /// An id that no member ever had, for a member without one.
     pub new_id: Text,
+    /// The same, if the group turns out to be one of the consumer protocol.
+    pub new_consumer_id: Text,
     /// Whether a member without an id is given one and has to join again with it (version 4).
     pub must_know_id: bool,
     /// Whether the leader can be told to keep the shares (KIP-814, version 9).

@@ -63,7 +63,7 @@ impl Group {
         out: &mut Effects,
     ) -> Result<JoinGroupResponse, ErrorCode> {
         let is_unknown = join.member_id.is_empty();
-        let id = if is_unknown { join.new_id.clone() } else { join.member_id.clone() };
+        let id = if is_unknown { join.new_consumer_id.clone() } else { join.member_id.clone() };
         let (says, subscription) = self.check_join(&id, join, limits)?;
         if join.must_know_id && is_unknown && join.instance_id.is_none() {
             return Ok(JoinGroupResponse { member_id: id, ..join.refused(ErrorCode::MEMBER_ID_REQUIRED) });

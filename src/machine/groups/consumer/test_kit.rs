@@ -231,6 +231,7 @@ impl Kit {
             protocol_type: "consumer".into(),
             protocols: vec![("cooperative-sticky".into(), subscription.encode(1))],
             new_id: format!("classic-{}", ticket.0).into(),
+            new_consumer_id: format!("consumer-{}", ticket.0).into(),
             must_know_id: false,
             can_skip_assignment: true,
         };
