@@ -46,7 +46,7 @@ impl Three {
         let end = self.now + time;
         let mut draw = |below: u64| below / 2;
         while self.now < end {
-            if self.now.as_millis() % BEAT_EVERY.as_millis() == 0 {
+            if self.now.as_millis().is_multiple_of(BEAT_EVERY.as_millis()) {
                 for (from, to) in lives.iter().flat_map(|from| lives.iter().map(move |to| (*from, *to))) {
                     self.send(from, to);
                 }
