@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::net::Network;
 use crate::protocol::api::ApiKey;
 use crate::protocol::error_code::ErrorCode;
-use crate::raft::{FatalHook, Flusher, Peers, StartError};
+use crate::raft::{FatalHook, Flusher, Node, Peers, StartError};
 use crate::replica::ReplicaSet;
 use crate::replica::controller::ControllerHandle;
 use crate::replica::coordinator::{Coordinators, Tamper};
@@ -104,7 +104,7 @@ pub(crate) struct Inner {
     clean: bool,
     journal: Arc<Journal>,
     flusher: Arc<Flusher>,
-    peers: Arc<Peers>,
+    node: Arc<Node>,
     controller: Arc<ControllerHandle>,
     replicas: Arc<ReplicaSet>,
     coordinators: Arc<Coordinators>,
@@ -204,14 +204,14 @@ impl Inner {
         let home = Arc::new(home);
         let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
         let peers = Peers::new(Arc::clone(&env.network), &home.identity.cluster_id);
-        let seed = random.random();
+        let (node, seed) = (Node::new(broker, peers, random.random()), random.random());
         let ground = open::Ground {
             env: &env,
             config: &config,
             home: &home,
             journal: &journal,
             flusher: &flusher,
-            peers: &peers,
+            node: &node,
             clean,
             seed,
         };
@@ -222,7 +222,7 @@ impl Inner {
             home,
             journal,
             flusher,
-            peers,
+            node,
             controller: Arc::new(controller),
             replicas: Arc::default(),
             coordinators: Arc::new(Coordinators::new(env.tamper.clone())),

@@ -19,7 +19,7 @@ use crate::machine::groups::Limits as GroupLimits;
 use crate::machine::partition::PartitionMachine;
 use crate::machine::topic_config::{Durability, TopicConfig};
 use crate::raft::applier::Snapshots;
-use crate::raft::{Flusher, Group, GroupConfig, Peers};
+use crate::raft::{Flusher, Group, GroupConfig, Node};
 use crate::replica::controller::{ControllerHandle, Wake};
 use crate::replica::set::Held;
 use crate::replica::{Publisher, Replica, log_config};
@@ -80,14 +80,14 @@ pub(super) struct Ground<'a> {
     pub(super) home: &'a Home,
     pub(super) journal: &'a Arc<Journal>,
     pub(super) flusher: &'a Arc<Flusher>,
-    pub(super) peers: &'a Arc<Peers>,
+    pub(super) node: &'a Arc<Node>,
     pub(super) clean: bool,
     pub(super) seed: u64,
 }
 
 /// Opens the controller's log and leads its group.
 pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, BrokerError> {
-    let Ground { env, config, home, journal, flusher, peers, clean, seed } = ground;
+    let Ground { env, config, home, journal, flusher, node, clean, seed } = ground;
     let (disk, for_log) = (Arc::clone(&env.disk), Arc::clone(journal));
     let log_config = LogConfig { segment_bytes: CONTROLLER_SEGMENT_BYTES };
     let opened = on_disk(&env.disk, Lane::Read, move || {
@@ -104,7 +104,7 @@ pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, B
     let group = Group::lead(GroupConfig {
         me,
         founders: BTreeSet::from([me]),
-        peers: Arc::clone(peers),
+        node: Arc::clone(node),
         log: opened.log,
         journal: Arc::clone(journal),
         flusher: Arc::clone(flusher),
@@ -174,7 +174,7 @@ impl Inner {
         let group = GroupConfig {
             me: wanted.me,
             founders: BTreeSet::from([wanted.me]),
-            peers: Arc::clone(&self.peers),
+            node: Arc::clone(&self.node),
             log: opened.log,
             journal: Arc::clone(&self.journal),
             flusher: Arc::clone(&self.flusher),

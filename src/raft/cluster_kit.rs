@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -13,8 +15,8 @@ use tokio::task::AbortHandle;
 use super::applier::{AppliedState, Observer, Snapshots};
 use super::flusher::Flusher;
 use super::group::{Group, GroupConfig, ProposeError, Proposed};
+use super::transport::Peers;
 use super::transport::service::Service;
-use super::transport::{Groups, Peers};
 use super::types::Command;
 use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ReplicaId, Term, TopicId};
 use crate::log::disk::Disk;
@@ -112,12 +114,17 @@ fn broker_at(address: &str) -> i32 {
     address.trim_start_matches("broker-").trim_end_matches(":9192").parse().unwrap()
 }
 
-#[derive(Default)]
-pub(super) struct Seen(pub(super) Mutex<Option<AppliedState>>);
+pub(super) struct Seen {
+    state: Mutex<Option<AppliedState>>,
+    node: Arc<super::node::Node>,
+}
 
 impl<M> Observer<M> for Seen {
     fn applied(&self, _machine: &M, state: AppliedState) {
-        *self.0.lock().unwrap() = Some(state);
+        let before = self.state.lock().unwrap().replace(state);
+        if let Some(term) = state.blank_term.filter(|term| before.and_then(|before| before.blank_term) != Some(*term)) {
+            self.node.began_term(ID, term);
+        }
     }
 }
 
@@ -131,13 +138,14 @@ pub(super) struct Node {
 /// A running broker.
 pub(super) struct Life {
     pub(super) group: Group<PartitionMachine>,
-    pub(super) seen: Arc<Seen>,
-    server: AbortHandle,
+    seen: Arc<Seen>,
+    pub(super) node: Arc<super::node::Node>,
+    tasks: [AbortHandle; 2],
 }
 
 impl Drop for Life {
     fn drop(&mut self) {
-        self.server.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -146,6 +154,7 @@ pub(super) struct Cluster {
     wires: Arc<Mutex<Wires>>,
     pub(super) nodes: BTreeMap<i32, Node>,
     founders: BTreeSet<ReplicaId>,
+    random: StdRng,
 }
 
 pub(super) fn replica(broker: i32) -> ReplicaId {
@@ -157,7 +166,8 @@ impl Cluster {
     pub(super) async fn start(brokers: i32, founders: i32) -> Self {
         let node = |broker| Node { me: replica(broker), disk: MemDisk::inline(), life: None };
         let nodes = (1..=brokers).map(|broker| (broker, node(broker))).collect();
-        let mut cluster = Self { wires: Arc::default(), nodes, founders: (1..=founders).map(replica).collect() };
+        let founders = (1..=founders).map(replica).collect();
+        let mut cluster = Self { wires: Arc::default(), nodes, founders, random: StdRng::seed_from_u64(1) };
         for broker in 1..=brokers {
             cluster.boot(broker).await;
         }
@@ -176,9 +186,12 @@ impl Cluster {
     /// Starts a broker on its disk.
     pub(super) async fn boot(&mut self, broker: i32) {
         let wire = Wire { me: broker, wires: Arc::clone(&self.wires) };
-        let peers = self.peers(broker, CLUSTER);
-        let groups = Arc::new(Groups::default());
-        let service = Service::new(CLUSTER, Arc::clone(&groups));
+        let node_seed = self.random.random();
+        let among = super::node::Node::new(BrokerId(broker), self.peers(broker, CLUSTER), node_seed);
+        for other in self.nodes.keys().filter(|other| **other != broker) {
+            among.add_peer(BrokerId(*other), &address(*other)).unwrap();
+        }
+        let service = Service::new(CLUSTER, Arc::clone(&among));
         let listener = wire.listen(&address(broker)).await.unwrap();
         let server = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -196,11 +209,11 @@ impl Cluster {
             Some(descriptor) => PartitionMachine::restore(&descriptor.machine).unwrap(),
             None => PartitionMachine::default(),
         };
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(Seen { state: Mutex::default(), node: Arc::clone(&among) });
         let group = Group::start(GroupConfig {
             me: node.me,
             founders: self.founders.clone(),
-            peers,
+            node: Arc::clone(&among),
             log: Arc::new(log),
             journal,
             flusher: Flusher::new(disk, Arc::new(Metrics::new(&[], &[])), Arc::new(|fatal| panic!("{fatal:?}"))),
@@ -213,8 +226,10 @@ impl Cluster {
         })
         .await
         .unwrap();
-        groups.insert(ID, group.member());
-        node.life = Some(Life { group, seen, server: server.abort_handle() });
+        let voters = vec![self.founders.iter().map(|founder| founder.broker).collect()];
+        among.open(ID, group.member(), voters);
+        let beats = tokio::spawn(Arc::clone(&among).run());
+        node.life = Some(Life { group, seen, node: among, tasks: [server.abort_handle(), beats.abort_handle()] });
     }
 
     /// A broker's process is killed.
@@ -255,7 +270,7 @@ impl Cluster {
 
     /// What a broker has applied.
     pub(super) fn seen(&self, broker: i32) -> Option<AppliedState> {
-        *self.nodes[&broker].life.as_ref().unwrap().seen.0.lock().unwrap()
+        *self.nodes[&broker].life.as_ref().unwrap().seen.state.lock().unwrap()
     }
 
     /// Waits until something holds.
@@ -269,19 +284,33 @@ impl Cluster {
         panic!("never came true: {what}");
     }
 
-    /// A broker stands for election until it leads and has applied the first entry of its term.
-    pub(super) async fn elect(&self, broker: i32) -> Term {
-        let leads = |cluster: &Self| {
-            let term = cluster.group(broker).term();
-            let applied = cluster.seen(broker);
-            term.filter(|term| applied.is_some_and(|applied| applied.blank_term == Some(*term)))
+    /// Who leads, if somebody does: it has applied the first entry of its term.
+    pub(super) fn leader(&self) -> Option<(i32, Term)> {
+        let leads = |(broker, node): (&i32, &Node)| {
+            let life = node.life.as_ref()?;
+            life.node.has_lease(ID).then_some(())?;
+            Some((*broker, life.group.term()?))
         };
-        for _ in 0..1000 {
-            if let Some(term) = leads(self) {
+        self.nodes.iter().filter_map(leads).max_by_key(|(_, term)| *term)
+    }
+
+    /// Waits until some broker leads.
+    pub(super) async fn elected(&self) -> (i32, Term) {
+        self.until("somebody leads", |cluster| cluster.leader().is_some()).await;
+        self.leader().unwrap()
+    }
+
+    /// Waits until this broker leads: whoever does is asked to make room for it.
+    pub(super) async fn elect(&self, broker: i32) -> Term {
+        for _ in 0..100 {
+            let (leader, term) = self.elected().await;
+            if leader == broker {
                 return term;
             }
-            self.group(broker).elect().await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            let life = self.nodes[&leader].life.as_ref().unwrap();
+            life.node.withdraw(ID);
+            life.group.transfer(replica(broker)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("broker {broker} is not elected");
     }

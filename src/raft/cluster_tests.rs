@@ -9,10 +9,11 @@ use openraft::raft::VoteRequest;
 
 use super::cluster_kit::{Cluster, ID, replica};
 use super::group::ProposeError;
+use super::node::Node;
 use super::transport::Peers;
 use super::transport::client::GroupNetwork;
 use super::types::{Command, RaftVote};
-use crate::ids::{Incarnation, Offset, PartitionId, ReplicaId, Term, TopicId};
+use crate::ids::{BrokerId, Incarnation, Offset, PartitionId, ReplicaId, Term, TopicId};
 use crate::machine::partition::Command as PartitionCommand;
 
 async fn produce(cluster: &Cluster, broker: i32, term: Term, records: std::ops::Range<i64>) {
@@ -149,7 +150,8 @@ async fn a_replica_that_comes_later_is_sent_the_state_and_what_is_behind_it() {
 
 /// What a replica is told that asks another for a vote.
 async fn asks(peers: Arc<Peers>, group: PartitionId, to: ReplicaId) -> String {
-    let mut network = GroupNetwork::new(peers, group).new_client(to, &()).await;
+    let nobody = Node::new(BrokerId(9), Arc::clone(&peers), 1);
+    let mut network = GroupNetwork::new(peers, nobody, group).new_client(to, &()).await;
     let leader = openraft::impls::leader_id_std::LeaderId { term: 9, voted_for: replica(3) };
     let request = VoteRequest::new(RaftVote { leader_id: leader, committed: false }, None);
     match network.vote(request, RPCOption::new(Duration::from_secs(1))).await {

@@ -13,8 +13,9 @@ use super::applier::{Applier, ApplierConfig, Observer, Snapshots};
 use super::flusher::{Flusher, LogFlusher};
 use super::log_store::LogStore;
 use super::member::GroupMember;
+use super::node::Node;
+use super::transport::Member;
 use super::transport::client::GroupNetwork;
-use super::transport::{Member, Peers};
 use super::types::{Applied, Callback, Command, Runtime, TypeConfig, log_id};
 use crate::ids::{LogId, PartitionId, ReplicaId, Term};
 use crate::log::journal::Journal;
@@ -33,8 +34,8 @@ pub struct GroupConfig<M: Machine> {
     /// The voters that found the group, if `me` is one of them: a log that is empty begins with them. Not for a replica that has come later, or
     /// that has forgotten: it is told by the leader.
     pub founders: BTreeSet<ReplicaId>,
-    /// The ways to the other replicas.
-    pub peers: Arc<Peers>,
+    /// This broker among the others.
+    pub node: Arc<Node>,
     /// The group's log, already recovered.
     pub log: Arc<Log>,
     /// The data directory's journal.
@@ -195,7 +196,7 @@ impl<M: Machine> Group<M> {
             undescribed_bytes,
         })?;
         let settings = raft_config(id).validate().map_err(|error| StartError::Core(error.to_string()))?;
-        let network = GroupNetwork::new(config.peers, id);
+        let network = GroupNetwork::new(Arc::clone(config.node.peers()), config.node, id);
         let raft = Raft::new(config.me, Arc::new(settings), network, store, applier)
             .await
             .map_err(|error| StartError::Core(error.to_string()))?;

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 
 use super::applier::decode_stored_membership;
 use super::group::Raft;
 use super::transport::Member;
-use super::transport::groups::Answers;
+use super::transport::groups::{Answers, Standing};
 use super::types::{AppendRequest, RaftVote, Runtime, TypeConfig, raft_log_id};
-use crate::ids::ReplicaId;
+use crate::ids::{ReplicaId, Term};
 use crate::log::{Descriptor, Log, LogError};
 use crate::machine::Machine;
 use crate::net::BoxFuture;
@@ -43,6 +44,27 @@ impl<M: Machine> GroupMember<M> {
 impl<M: Machine> Member for GroupMember<M> {
     fn replica(&self) -> ReplicaId {
         self.me
+    }
+
+    fn standing(&self) -> Standing {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = &metrics.vote.leader_id;
+        Standing {
+            term: Term(leader.term),
+            voted_for: leader.voted_for,
+            elected: metrics.vote.committed,
+            alive: metrics.running_state.is_ok(),
+        }
+    }
+
+    fn elect(&self) -> BoxFuture<'_, ()> {
+        // A stopped core stands for nothing.
+        Box::pin(async { drop(Runtime::scope(self.seed, self.raft.trigger().elect(true)).await) })
+    }
+
+    fn set_ticks(&self, ticks: bool) {
+        self.raft.runtime_config().tick(ticks);
     }
 
     fn reserve(&self, bytes: u64) -> Result<(), LogError> {

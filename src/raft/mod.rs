@@ -13,12 +13,14 @@ pub mod group;
 pub mod liveness;
 pub mod log_store;
 mod member;
+pub mod node;
 pub mod transport;
 pub mod types;
 
 pub use applier::{AppliedState, Observer};
 pub use flusher::{Fatal, FatalHook, Flusher};
 pub use group::{Group, GroupConfig, ProposeError, StartError};
+pub use node::Node;
 pub use transport::Peers;
 pub use types::{Applied, Command};
 

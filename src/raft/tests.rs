@@ -15,6 +15,7 @@ use super::applier::{AppliedState, Observer, Snapshots};
 use super::flusher::{Flusher, LogFlusher};
 use super::group::{Group, GroupConfig, ProposeError, Proposed};
 use super::log_store::LogStore;
+use super::node::Node;
 use super::transport::Peers;
 use super::types::{Applied, Command, RaftEntry, RaftLogId, RaftStoredMembership, RaftVote, TypeConfig, log_id};
 use crate::ids::{BrokerId, Incarnation, Offset, PartitionId, PartitionIndex, ReplicaId, Term, TopicId};
@@ -227,7 +228,7 @@ async fn live_as(disk: &MemDisk, fresh: fn() -> PartitionMachine) -> Life {
     let group = Group::lead(GroupConfig {
         me: ME,
         founders: BTreeSet::from([ME]),
-        peers: Peers::new(Arc::new(TokioNetwork), "test"),
+        node: Node::new(ME.broker, Peers::new(Arc::new(TokioNetwork), "test"), 1),
         log: parts.log,
         journal: parts.journal,
         flusher: parts.flusher,

@@ -17,8 +17,8 @@ use crate::metrics::Metrics;
 use crate::net::TokioNetwork;
 use crate::protocol::compression::Compression;
 use crate::protocol::record::{BatchBuilder, NewRecord};
-use crate::raft::Peers;
 use crate::raft::applier::Snapshots;
+use crate::raft::{Node, Peers};
 
 const ID: PartitionId = PartitionId { topic: TopicId([9; 16]), partition: PartitionIndex(0) };
 const BATCH_BYTES: usize = 20_000;
@@ -52,7 +52,7 @@ async fn live(disk: MemDisk, config: Arc<TopicConfig>) -> Life {
     let group = GroupConfig {
         me,
         founders: BTreeSet::from([me]),
-        peers: Peers::new(Arc::new(TokioNetwork), "test"),
+        node: Node::new(me.broker, Peers::new(Arc::new(TokioNetwork), "test"), 1),
         log: Arc::new(log),
         journal: Arc::clone(&journal),
         flusher: Flusher::new(shared, Arc::new(Metrics::new(&[], &[])), Arc::new(|fatal| panic!("{fatal:?}"))),

@@ -95,11 +95,9 @@ struct Group {
 /// What the broker has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Stand for election in this group.
+    /// Stand for election in this group, and let time decide too from now on: nobody has promised anything to its leader any more.
     Elect(PartitionId),
-    /// The group has no leader that is known: let time decide too.
-    Orphaned(PartitionId),
-    /// It has one again.
+    /// The group has a leader again.
     Claimed(PartitionId),
 }
 
@@ -116,6 +114,8 @@ pub struct Liveness {
     changed: BTreeSet<PartitionId>,
     /// Groups of this broker without a leader.
     orphans: BTreeSet<PartitionId>,
+    /// The term in which the replica here may have voted, while it is not known what became of it: whoever claims less is not followed.
+    voted: BTreeMap<PartitionId, Term>,
 }
 
 impl Liveness {
@@ -131,6 +131,7 @@ impl Liveness {
             groups: BTreeMap::new(),
             changed: BTreeSet::new(),
             orphans: BTreeSet::new(),
+            voted: BTreeMap::new(),
         }
     }
 
@@ -165,6 +166,7 @@ impl Liveness {
     pub fn close(&mut self, group: PartitionId) {
         self.groups.remove(&group);
         self.orphans.remove(&group);
+        self.voted.remove(&group);
         self.withdraw(group);
     }
 
@@ -222,7 +224,11 @@ impl Liveness {
             peer.version = 0;
         }
         peer.promised = Some(now);
-        let refuses = |(group, term): (&PartitionId, &Term)| (!follows(*group, *term)).then_some(*group);
+        let voted = &mut self.voted;
+        voted.retain(|group, term| peer.claims.get(group).is_none_or(|claimed| claimed < term));
+        let refuses = |(group, term): (&PartitionId, &Term)| {
+            (voted.get(group).is_some_and(|voted| voted > term) || !follows(*group, *term)).then_some(*group)
+        };
         let refused = peer.claims.iter().filter_map(refuses).collect();
         if std::mem::take(&mut peer.suspected) {
             self.changed.extend(peer.claims.keys());
@@ -239,6 +245,23 @@ impl Liveness {
         peer.acked_sent = Some(ack.sent);
         peer.acked_version = ack.version;
         peer.refused = ack.refused.into_iter().collect();
+    }
+
+    /// Whether some group has no leader: then there is more to do than at each beat.
+    #[must_use]
+    pub fn has_orphans(&self) -> bool {
+        !self.orphans.is_empty() || !self.changed.is_empty()
+    }
+
+    /// The brokers that beats go to.
+    pub fn peers(&self) -> impl Iterator<Item = BrokerId> {
+        self.peers.keys().copied()
+    }
+
+    /// The groups that this broker claims, each with its term.
+    #[must_use]
+    pub fn claimed(&self) -> Vec<(PartitionId, Term)> {
+        self.claims.since(0).1
     }
 
     /// Whether a broker is heard.
@@ -272,9 +295,12 @@ impl Liveness {
         state.voters.iter().all(|set| set.iter().filter(|broker| agrees(broker)).count() * 2 > set.len())
     }
 
-    /// Why no vote is given to `candidate` now, if so: somebody else leads the group, or may believe so.
+    /// Whether somebody else leads the group, or may believe so: why `candidate` gets no vote now.
     #[must_use]
-    pub fn refuses_vote(&self, group: PartitionId, candidate: BrokerId, now: Duration) -> Option<&'static str> {
+    pub fn refuses(&self, group: PartitionId, candidate: BrokerId, now: Duration) -> Option<&'static str> {
+        if !self.groups.contains_key(&group) {
+            return None;
+        }
         if now < self.started + PROMISE {
             return Some("this broker has just started, and may have promised a leader to elect no other");
         }
@@ -283,6 +309,22 @@ impl Liveness {
             *broker != candidate && is_bound && peer.claims.contains_key(&group)
         };
         self.peers.iter().any(leads).then_some("the group has a leader that this broker hears")
+    }
+
+    /// The replica here is about to vote in `term`, for itself or for another. From now on it agrees to no earlier leader's claim: an ack that counted for one
+    /// while the vote makes another would let two serve.
+    pub fn vote(&mut self, group: PartitionId, term: Term) {
+        if self.groups.contains_key(&group) {
+            let voted = self.voted.entry(group).or_insert(term);
+            *voted = term.max(*voted);
+        }
+    }
+
+    /// It did not vote after all.
+    pub fn did_not_vote(&mut self, group: PartitionId, term: Term) {
+        if self.voted.get(&group) == Some(&term) {
+            self.voted.remove(&group);
+        }
     }
 
     /// Looks at the time, and says what has to be done. `draw` draws below its argument.
@@ -303,7 +345,6 @@ impl Liveness {
                 out.push(Due::Claimed(group));
             }
             if !has_leader && self.orphans.insert(group) {
-                out.push(Due::Orphaned(group));
                 let first = self.bound_until(group, now) + jitter(draw);
                 self.groups.get_mut(&group).expect("looked up above").orphan = Some(first);
             }

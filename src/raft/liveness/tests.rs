@@ -104,8 +104,7 @@ fn followers_of_a_dead_leader_stand_for_election_once_its_lease_is_over() {
     }
     assert!(three.now >= lease_until, "nobody stands while the dead one could still serve");
     assert!(three.now <= died + ms(800), "{:?}", three.now - died);
-    assert!(three.due.contains(&(1, Due::Orphaned(group(1)))));
-    let refused = three.brokers[2].refuses_vote(group(1), BrokerId(2), three.now);
+    let refused = three.brokers[2].refuses(group(1), BrokerId(2), three.now);
     assert_eq!(refused, None);
     three.brokers[1].claim(group(1), Term(5));
     three.run(ms(300), &[1, 2]);
@@ -126,8 +125,7 @@ fn a_leader_that_is_cut_off_loses_its_lease_before_another_can_be_elected() {
         three.cut = cut.into_iter().collect();
         for _ in 0..300 {
             three.run(ms(10), &[0, 1, 2]);
-            let free =
-                |voter: usize, candidate| three.brokers[voter].refuses_vote(group(1), candidate, three.now).is_none();
+            let free = |voter: usize, candidate| three.brokers[voter].refuses(group(1), candidate, three.now).is_none();
             let can_elect = free(1, BrokerId(3)) || free(2, BrokerId(2));
             assert!(!(can_elect && three.brokers[0].has_lease(group(1), three.now)), "at {:?}", three.now);
         }
@@ -144,7 +142,7 @@ fn between_two_that_cannot_talk_the_third_lets_neither_take_the_others_leadershi
     three.cut = BTreeSet::from([(0, 1), (1, 0)]);
     three.run(ms(3000), &[0, 1, 2]);
     assert!(three.elections().contains(&1), "it does not hear the leader");
-    assert!(three.brokers[2].refuses_vote(group(1), BrokerId(2), three.now).is_some());
+    assert!(three.brokers[2].refuses(group(1), BrokerId(2), three.now).is_some());
     assert!(three.brokers[0].has_lease(group(1), three.now), "a majority hears it");
 }
 
@@ -166,7 +164,7 @@ fn a_leader_that_is_back_in_a_new_life_must_claim_anew() {
 fn who_has_just_started_elects_nobody_for_as_long_as_it_may_have_promised() {
     let mut three = Three::new();
     three.open(group(1));
-    let refused = |three: &Three| three.brokers[1].refuses_vote(group(1), BrokerId(1), three.now).is_some();
+    let refused = |three: &Three| three.brokers[1].refuses(group(1), BrokerId(1), three.now).is_some();
     assert!(refused(&three));
     three.run(PROMISE, &[0, 1, 2]);
     assert!(!refused(&three));
@@ -238,4 +236,27 @@ fn a_beat_of_a_stranger_is_not_answered_and_a_late_ack_changes_nothing() {
     three.brokers[0].acked(BrokerId(2), late.clone());
     three.brokers[0].acked(BrokerId(3), Ack { sent: ms(1), to: 1, ..late });
     assert!(three.brokers[0].has_lease(group(1), three.now));
+}
+
+#[test]
+fn who_has_voted_for_another_agrees_to_no_earlier_claim() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    let refused = |three: &mut Three, term| {
+        three.brokers[0].claim(group(1), term);
+        let beat = three.brokers[0].beat(BrokerId(2), three.now);
+        let ack = three.brokers[1].heard(BrokerId(1), beat, three.now, |_, _| true).unwrap();
+        three.brokers[0].acked(BrokerId(2), ack.clone());
+        !ack.refused.is_empty()
+    };
+    three.brokers[1].vote(group(1), Term(5));
+    assert!(refused(&mut three, Term(4)));
+    three.brokers[1].did_not_vote(group(1), Term(5));
+    assert!(!refused(&mut three, Term(4)));
+    three.brokers[1].vote(group(1), Term(6));
+    assert!(refused(&mut three, Term(5)));
+    assert!(!refused(&mut three, Term(6)), "that is whom it voted for");
+    assert!(!refused(&mut three, Term(7)));
 }

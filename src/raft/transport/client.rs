@@ -18,12 +18,13 @@ use openraft::raft::{
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 
 use super::CHUNK_BYTES;
+use super::groups::{Asked, Votes};
 use super::link::Link;
 use super::peers::Peers;
 use super::proto::{self, vote_request::Kind};
 use super::session::{self, Answer};
 use super::wire::{self, Malformed, Target};
-use crate::ids::{PartitionId, ReplicaId};
+use crate::ids::{PartitionId, ReplicaId, Term};
 use crate::log::Descriptor;
 use crate::raft::types::{TypeConfig, encode_vote};
 
@@ -33,14 +34,15 @@ type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 #[derive(Clone, Debug)]
 pub struct GroupNetwork {
     peers: Arc<Peers>,
+    votes: Arc<dyn Votes>,
     group: PartitionId,
 }
 
 impl GroupNetwork {
     /// Of `group`, over the links to its peers.
     #[must_use]
-    pub fn new(peers: Arc<Peers>, group: PartitionId) -> Self {
-        Self { peers, group }
+    pub fn new(peers: Arc<Peers>, votes: Arc<dyn Votes>, group: PartitionId) -> Self {
+        Self { peers, votes, group }
     }
 }
 
@@ -48,7 +50,8 @@ impl RaftNetworkFactory<TypeConfig> for GroupNetwork {
     type Network = Peer;
 
     async fn new_client(&mut self, replica: ReplicaId, (): &()) -> Peer {
-        Peer { peers: Arc::clone(&self.peers), target: Target { group: self.group, replica } }
+        let (peers, votes) = (Arc::clone(&self.peers), Arc::clone(&self.votes));
+        Peer { peers, votes, target: Target { group: self.group, replica } }
     }
 }
 
@@ -56,6 +59,7 @@ impl RaftNetworkFactory<TypeConfig> for GroupNetwork {
 #[derive(Clone, Debug)]
 pub struct Peer {
     peers: Arc<Peers>,
+    votes: Arc<dyn Votes>,
     target: Target,
 }
 
@@ -85,6 +89,14 @@ impl Peer {
         request: VoteRequest<TypeConfig>,
         option: &RPCOption,
     ) -> Rpc<VoteResponse<TypeConfig>> {
+        let asked = match kind {
+            _ if request.leadership_transfer => Asked::Transfer,
+            Kind::PreVote => Asked::PreVote,
+            _ => Asked::Vote,
+        };
+        if !self.votes.may_stand(self.target.group, Term(request.vote.leader_id.term), asked) {
+            return Err(Unreachable::from_string("the group has a leader again: no vote is asked for").into());
+        }
         let question = proto::VoteRequest {
             kind: kind.into(),
             vote: encode_vote(&request.vote),

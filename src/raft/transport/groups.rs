@@ -8,7 +8,7 @@ use openraft::raft::{
     AppendEntriesRequest, StreamAppendResult, TransferLeaderRequest, VoteRequest as Candidacy, VoteResponse,
 };
 
-use crate::ids::{PartitionId, ReplicaId};
+use crate::ids::{PartitionId, ReplicaId, Term};
 use crate::log::{Descriptor, LogError};
 use crate::net::BoxFuture;
 use crate::raft::types::{RaftVote, TypeConfig};
@@ -16,10 +16,29 @@ use crate::raft::types::{RaftVote, TypeConfig};
 /// What a follower answers, one for each request; an error is the end.
 pub type Answers = BoxStream<'static, Result<StreamAppendResult<TypeConfig>, String>>;
 
+/// How a replica stands in its group, as far as it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The term of its vote.
+    pub term: Term,
+    /// Whom it has voted for or follows.
+    pub voted_for: ReplicaId,
+    /// Whether that one was elected.
+    pub elected: bool,
+    /// Whether its core works.
+    pub alive: bool,
+}
+
 /// One replica. Errors are texts: its core has stopped, and why.
 pub trait Member: Send + Sync {
     /// Who it is.
     fn replica(&self) -> ReplicaId;
+    /// How it stands.
+    fn standing(&self) -> Standing;
+    /// Stands for election, if the others would elect it.
+    fn elect(&self) -> BoxFuture<'_, ()>;
+    /// Lets time decide whether to stand for election, or not.
+    fn set_ticks(&self, ticks: bool);
     /// Makes sure that entries of so many bytes can be appended behind the log's end: an append that fails ends the group's core.
     ///
     /// # Errors
@@ -37,6 +56,30 @@ pub trait Member: Send + Sync {
     fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> BoxFuture<'_, Result<(), String>>;
     /// Takes in a state from the leader of `vote`; the answer is its own vote then.
     fn install(&self, vote: RaftVote, snapshot: Descriptor) -> BoxFuture<'_, Result<RaftVote, String>>;
+}
+
+/// What a candidate asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A vote.
+    Vote,
+    /// Whether it would get one.
+    PreVote,
+    /// A vote, because the leader itself asked it to stand.
+    Transfer,
+}
+
+/// Has a say in every vote that goes out or comes in.
+pub trait Votes: Send + Sync + std::fmt::Debug {
+    /// Whether the replica here may ask others now. It has voted for itself already, if it is about a vote.
+    fn may_stand(&self, group: PartitionId, term: Term, asked: Asked) -> bool;
+    /// Whether the replica here may give `candidate` what it asks for.
+    ///
+    /// # Errors
+    /// Why not.
+    fn may_vote(&self, group: PartitionId, candidate: ReplicaId, term: Term, asked: Asked) -> Result<(), &'static str>;
+    /// What [`Votes::may_vote`] allowed was not done.
+    fn did_not_vote(&self, group: PartitionId, term: Term);
 }
 
 /// The replicas that are open on this broker, by their groups.
@@ -58,6 +101,12 @@ impl Groups {
     pub fn get(&self, group: PartitionId, replica: ReplicaId) -> Option<Arc<dyn Member>> {
         let members = self.members.read().expect("no panic under the groups' lock");
         members.get(&group).filter(|member| member.replica() == replica).cloned()
+    }
+
+    /// The replica of a group, whichever it is.
+    #[must_use]
+    pub fn here(&self, group: PartitionId) -> Option<Arc<dyn Member>> {
+        self.members.read().expect("no panic under the groups' lock").get(&group).cloned()
     }
 
     /// Peers reach a replica from now on.

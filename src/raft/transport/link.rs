@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::proto::liveness_client::LivenessClient;
 use super::proto::replication_client::ReplicationClient;
 use super::proto::{AppendFrame, AppendReply};
 use super::{CLUSTER, MESSAGE_BYTES_MAX, WINDOW_BYTES};
@@ -105,6 +106,11 @@ impl Link {
         ReplicationClient::new(self.control.clone())
     }
 
+    /// For signs of life.
+    pub(in crate::raft) fn liveness(&self) -> LivenessClient<Channel> {
+        LivenessClient::new(self.control.clone())
+    }
+
     /// For records and snapshots.
     pub(super) fn data(&self) -> ReplicationClient<Channel> {
         let client = ReplicationClient::new(self.data.clone());
@@ -112,7 +118,7 @@ impl Link {
     }
 
     /// A call, with the cluster's id on it.
-    pub(super) fn request<T>(&self, message: T) -> tonic::Request<T> {
+    pub(in crate::raft) fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         request.metadata_mut().insert(CLUSTER, self.cluster.clone());
         request

@@ -23,7 +23,7 @@ pub(super) mod proto {
     tonic::include_proto!("ottla.broker.v1");
 }
 
-pub use groups::{Groups, Member};
+pub use groups::{Asked, Groups, Member, Standing, Votes};
 pub use peers::Peers;
 
 /// The metadata of every call: the cluster's id.

@@ -8,31 +8,34 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::{Stream, StreamExt};
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tokio::sync::mpsc;
+use tonic::server::NamedService;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::groups::{Answers, Groups, Member};
+use super::groups::{Answers, Asked, Member, Votes};
+use super::proto::liveness_server::{Liveness, LivenessServer};
 use super::proto::refusal::Reason;
 use super::proto::replication_server::{Replication, ReplicationServer};
 use super::proto::{self, vote_request::Kind};
 use super::wire::{self, Malformed};
 use super::{CLUSTER, MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX, WINDOW_BYTES};
-use crate::ids::{BrokerId, Incarnation, ReplicaId};
+use crate::ids::{BrokerId, Incarnation, ReplicaId, Term};
 use crate::log::{Descriptor, LogError};
 use crate::net::Connection;
+use crate::raft::node::Node;
 use crate::raft::types::{AppendRequest, encode_vote};
 
 /// The replicas of this broker, for its peers.
 #[derive(Clone, Debug)]
 pub struct Service {
     cluster: String,
-    groups: Arc<Groups>,
+    node: Arc<Node>,
 }
 
 impl Service {
     /// For peers of the cluster with that id.
     #[must_use]
-    pub fn new(cluster: &str, groups: Arc<Groups>) -> Self {
-        Self { cluster: cluster.to_owned(), groups }
+    pub fn new(cluster: &str, node: Arc<Node>) -> Self {
+        Self { cluster: cluster.to_owned(), node }
     }
 
     /// Serves one connection until it ends.
@@ -41,9 +44,10 @@ impl Service {
     /// Of the connection.
     pub async fn serve(self, connection: Connection) -> io::Result<()> {
         let both = tokio::io::join(connection.reader, connection.writer);
-        let service = ReplicationServer::new(self)
+        let replication = ReplicationServer::new(self.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let service = Either { replication, liveness: LivenessServer::new(self) };
         // No "date" in answers: that would be the system's clock, and another run of a simulation.
         hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
             .timer(hyper_util::rt::TokioTimer::new())
@@ -69,7 +73,7 @@ impl Service {
 
     fn member(&self, target: Option<proto::Target>) -> Result<Arc<dyn Member>, (Reason, String)> {
         let target = wire::target(target).map_err(|error| (Reason::Malformed, error.to_string()))?;
-        self.groups.get(target.group, target.replica).ok_or_else(|| {
+        self.node.groups().get(target.group, target.replica).ok_or_else(|| {
             let text = format!("replica {} of {} is not open here", target.replica, target.group);
             (Reason::NoReplica, text)
         })
@@ -79,6 +83,34 @@ impl Service {
 impl From<Malformed> for Status {
     fn from(malformed: Malformed) -> Self {
         Self::invalid_argument(malformed.to_string())
+    }
+}
+
+/// The services of one connection, by the path of a call.
+#[derive(Clone)]
+struct Either {
+    replication: ReplicationServer<Service>,
+    liveness: LivenessServer<Service>,
+}
+
+type Call = tonic::codegen::http::Request<hyper::body::Incoming>;
+type Answer = tonic::codegen::http::Response<tonic::body::Body>;
+
+impl tower::Service<Call> for Either {
+    type Response = Answer;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        match call.uri().path().split('/').nth(1) {
+            Some(<LivenessServer<Service> as NamedService>::NAME) => self.liveness.call(call),
+            // What it does not know either it answers as gRPC has it.
+            _ => self.replication.call(call),
+        }
     }
 }
 
@@ -100,12 +132,14 @@ impl Replication for Service {
     async fn vote(&self, request: Request<proto::VoteRequest>) -> Result<Response<proto::VoteReply>, Status> {
         self.check(&request)?;
         let request = request.into_inner();
+        let target = wire::target(request.target.clone())?;
         let member = self.member(request.target.clone()).map_err(|(_, text)| Status::not_found(text))?;
         let vote = wire::vote(&request.vote)?;
         let last = request.last.as_ref().map(wire::id);
-        let pre = match request.kind() {
-            Kind::Vote => false,
-            Kind::PreVote => true,
+        let asked = match request.kind() {
+            Kind::Vote | Kind::PreVote if request.transfer => Asked::Transfer,
+            Kind::Vote => Asked::Vote,
+            Kind::PreVote => Asked::PreVote,
             Kind::Transfer => {
                 let broker = BrokerId(request.to_broker);
                 let to = ReplicaId { broker, incarnation: Incarnation(request.to_incarnation) };
@@ -115,8 +149,14 @@ impl Replication for Service {
             }
             Kind::Unspecified => return Err(Status::invalid_argument("what is asked?")),
         };
+        let (candidate, term) = (vote.leader_id.voted_for, Term(vote.leader_id.term));
+        self.node.may_vote(target.group, candidate, term, asked).map_err(Status::unavailable)?;
         let candidacy = VoteRequest { vote, last_log_id: last, leadership_transfer: request.transfer };
-        let answer = member.vote(candidacy, pre).await.map_err(Status::unavailable)?;
+        let answer = member.vote(candidacy, request.kind() == Kind::PreVote).await;
+        if asked != Asked::PreVote && !answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
+            self.node.did_not_vote(target.group, term);
+        }
+        let answer = answer.map_err(Status::unavailable)?;
         Ok(Response::new(proto::VoteReply {
             vote: encode_vote(&answer.vote),
             granted: answer.vote_granted,
@@ -151,6 +191,17 @@ impl Replication for Service {
             .ok_or_else(|| Status::invalid_argument("a snapshot that cannot be read"))?;
         let vote = member.install(vote, snapshot).await.map_err(Status::unavailable)?;
         Ok(Response::new(proto::SnapshotReply { vote: encode_vote(&vote) }))
+    }
+}
+
+#[tonic::async_trait]
+impl Liveness for Service {
+    async fn beat(&self, request: Request<proto::BeatRequest>) -> Result<Response<proto::BeatReply>, Status> {
+        self.check(&request)?;
+        let (from, beat) = wire::beat(request.into_inner())?;
+        let ack = self.node.heard(from, beat);
+        let ack = ack.ok_or_else(|| Status::not_found(format!("broker {} does not belong to this cluster", from.0)))?;
+        Ok(Response::new(wire::put_ack(ack)))
     }
 }
 

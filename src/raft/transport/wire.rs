@@ -1,5 +1,7 @@
 //! Between openraft's messages and those on the wire.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
@@ -7,6 +9,7 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult
 use super::proto::{self, append_reply, entry, refusal};
 use crate::ids::{BrokerId, Incarnation, LogId, PartitionId, PartitionIndex, RaftIndex, ReplicaId, Term, TopicId};
 use crate::protocol::batch::{BatchHeader, MAGIC, crc_matches};
+use crate::raft::liveness::{Ack, Beat};
 use crate::raft::types::{
     Command, RaftEntry, RaftLogId, RaftVote, TypeConfig, decode_membership, decode_vote, encode_membership,
     encode_vote, log_id, raft_log_id,
@@ -136,6 +139,62 @@ fn check_batch(batch: &Bytes, term: u64) -> Result<(), Malformed> {
         return Err(Malformed("a batch of another epoch than its entry"));
     }
     if crc_matches(batch) { Ok(()) } else { Err(Malformed("a batch whose CRC does not match")) }
+}
+
+fn put_group(group: PartitionId) -> proto::Group {
+    proto::Group { topic_id: Bytes::copy_from_slice(&group.topic.0), partition: group.partition.0 }
+}
+
+fn group(wire: &proto::Group) -> Result<PartitionId, Malformed> {
+    let topic = wire.topic_id.as_ref().try_into().map_err(|_| Malformed("a topic id of another size"))?;
+    Ok(PartitionId { topic: TopicId(topic), partition: PartitionIndex(wire.partition) })
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).expect("a broker does not live for half a million years")
+}
+
+/// A beat on the wire.
+pub fn put_beat(from: BrokerId, beat: Beat) -> proto::BeatRequest {
+    let claim = |(group, term): (PartitionId, Term)| proto::Claim { group: Some(put_group(group)), term: term.0 };
+    proto::BeatRequest {
+        from: from.0,
+        boot: beat.boot,
+        sent_us: micros(beat.sent),
+        since: beat.since,
+        version: beat.version,
+        claimed: beat.claimed.into_iter().map(claim).collect(),
+        withdrawn: beat.withdrawn.into_iter().map(put_group).collect(),
+    }
+}
+
+/// Reads a beat, and whose it is.
+pub fn beat(wire: proto::BeatRequest) -> Result<(BrokerId, Beat), Malformed> {
+    let claim = |claim: &proto::Claim| {
+        let named = claim.group.as_ref().ok_or(Malformed("a claim without a group"))?;
+        Ok((group(named)?, Term(claim.term)))
+    };
+    let beat = Beat {
+        boot: wire.boot,
+        sent: Duration::from_micros(wire.sent_us),
+        since: wire.since,
+        version: wire.version,
+        claimed: wire.claimed.iter().map(claim).collect::<Result<_, _>>()?,
+        withdrawn: wire.withdrawn.iter().map(group).collect::<Result<_, _>>()?,
+    };
+    Ok((BrokerId(wire.from), beat))
+}
+
+/// An ack on the wire.
+pub fn put_ack(ack: Ack) -> proto::BeatReply {
+    let refused = ack.refused.into_iter().map(put_group).collect();
+    proto::BeatReply { to: ack.to, sent_us: micros(ack.sent), version: ack.version, refused }
+}
+
+/// Reads an ack.
+pub fn ack(wire: &proto::BeatReply) -> Result<Ack, Malformed> {
+    let refused = wire.refused.iter().map(group).collect::<Result<_, _>>()?;
+    Ok(Ack { to: wire.to, sent: Duration::from_micros(wire.sent_us), version: wire.version, refused })
 }
 
 /// Bytes of the entries of a request.

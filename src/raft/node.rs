@@ -1,0 +1,258 @@
+//! This broker among the others: sends beats, hears those of its peers, and does what the failure detector says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::liveness::{Ack, BEAT_EVERY, Beat, Due, LEASE, Liveness};
+use super::transport::groups::{Asked, Groups, Member, Standing, Votes};
+use super::transport::{Peers, wire};
+use crate::ids::{BrokerId, PartitionId, ReplicaId, Term};
+
+/// How often the time is looked at while some group has no leader.
+const ORPHANS_EVERY: Duration = Duration::from_millis(25);
+
+/// This broker among the others.
+pub struct Node {
+    me: BrokerId,
+    born: Instant,
+    liveness: Mutex<Liveness>,
+    /// Groups whose replica here has applied the first entry of a term, with that term: it may lead in it.
+    began: Mutex<BTreeMap<PartitionId, Term>>,
+    groups: Groups,
+    peers: Arc<Peers>,
+    random: Mutex<StdRng>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node(broker {})", self.me.0)
+    }
+}
+
+impl Node {
+    /// A broker that begins a new life. `seed` draws which, and when it stands for elections.
+    #[must_use]
+    pub fn new(me: BrokerId, peers: Arc<Peers>, seed: u64) -> Arc<Self> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let liveness = Mutex::new(Liveness::new(me, random.random(), Duration::ZERO));
+        let (groups, began, random) = (Groups::default(), Mutex::default(), Mutex::new(random));
+        Arc::new(Self { me, born: Instant::now(), liveness, began, groups, peers, random })
+    }
+
+    /// The replicas of this broker.
+    #[must_use]
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// The ways to the other brokers.
+    #[must_use]
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
+    fn now(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    fn liveness(&self) -> MutexGuard<'_, Liveness> {
+        self.liveness.lock().expect("no panic under the failure detector's lock")
+    }
+
+    fn began(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Term>> {
+        self.began.lock().expect("no panic under the lock of what was begun")
+    }
+
+    /// Another broker belongs to the cluster, and listens there for its peers.
+    ///
+    /// # Errors
+    /// If that is no address.
+    pub fn add_peer(&self, broker: BrokerId, address: &str) -> Result<(), tonic::transport::Error> {
+        self.peers.set_address(broker, address)?;
+        let now = self.now();
+        self.liveness().add_peer(broker, now);
+        Ok(())
+    }
+
+    /// A replica is open here, of a group in which these brokers vote.
+    pub fn open(&self, group: PartitionId, member: Arc<dyn Member>, voters: Vec<BTreeSet<BrokerId>>) {
+        self.groups.insert(group, member);
+        if voters.iter().any(|set| set.len() > 1) {
+            self.liveness().open(group, voters);
+        }
+    }
+
+    /// It is not any more.
+    pub fn close(&self, group: PartitionId) {
+        self.groups.remove(group);
+        self.began().remove(&group);
+        self.liveness().close(group);
+    }
+
+    /// The replica here has applied the first entry of a term. If it leads in it, it claims the group from now on.
+    pub fn began_term(&self, group: PartitionId, term: Term) {
+        self.began().insert(group, term);
+        self.claim(group, term);
+    }
+
+    fn claim(&self, group: PartitionId, term: Term) {
+        if let Some(member) = self.groups.here(group)
+            && leads(&member.standing(), member.replica(), term)
+        {
+            self.liveness().claim(group, term);
+        }
+    }
+
+    /// Before it asks another to lead: nothing is served from now on.
+    pub fn withdraw(&self, group: PartitionId) {
+        self.began().remove(&group);
+        self.liveness().withdraw(group);
+    }
+
+    /// Who leads a group, as far as this broker hears.
+    #[must_use]
+    pub fn leader(&self, group: PartitionId) -> Option<(BrokerId, Term)> {
+        self.liveness().leader(group)
+    }
+
+    /// Whether this broker may serve reads of a group that it leads.
+    #[must_use]
+    pub fn has_lease(&self, group: PartitionId) -> bool {
+        let now = self.now();
+        self.liveness().has_lease(group, now)
+    }
+
+    /// A peer's beat has come.
+    #[must_use]
+    pub fn heard(&self, from: BrokerId, beat: Beat) -> Option<Ack> {
+        let follows = |group, term| match self.groups.here(group) {
+            // Nothing is promised for a group that has no replica here.
+            None => true,
+            Some(member) => {
+                let standing = member.standing();
+                standing.term < term || (standing.term == term && standing.voted_for.broker == from)
+            }
+        };
+        let now = self.now();
+        self.liveness().heard(from, beat, now, follows)
+    }
+
+    /// Sends beats, and stands for elections, until it is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut beats = JoinSet::new();
+        let mut next_beat = Instant::now();
+        loop {
+            if Instant::now() >= next_beat {
+                next_beat = Instant::now() + BEAT_EVERY;
+                self.check_claims();
+                while beats.try_join_next().is_some() {}
+                for peer in self.liveness().peers().collect::<Vec<_>>() {
+                    beats.spawn(Arc::clone(&self).beat(peer));
+                }
+            }
+            let (due, has_orphans) = self.due();
+            for due in due {
+                self.act(due).await;
+            }
+            let wake = if has_orphans { next_beat.min(Instant::now() + ORPHANS_EVERY) } else { next_beat };
+            tokio::time::sleep_until(wake).await;
+        }
+    }
+
+    fn due(&self) -> (Vec<Due>, bool) {
+        let now = self.now();
+        let mut random = self.random.lock().expect("no panic while drawing");
+        let mut liveness = self.liveness();
+        let due = liveness.due(now, &mut |below| random.random_range(0..below));
+        (due, liveness.has_orphans())
+    }
+
+    async fn act(&self, due: Due) {
+        match due {
+            Due::Elect(group) => {
+                if let Some(member) = self.groups.here(group) {
+                    member.set_ticks(true);
+                    member.elect().await;
+                }
+            }
+            Due::Claimed(group) => {
+                if let Some(member) = self.groups.here(group) {
+                    member.set_ticks(false);
+                }
+            }
+        }
+    }
+
+    /// A claim says that its replica works and leads, at each beat anew.
+    fn check_claims(&self) {
+        for (group, term) in self.liveness().claimed() {
+            let stands = |member: Arc<dyn Member>| leads(&member.standing(), member.replica(), term);
+            if !self.groups.here(group).is_some_and(stands) {
+                self.liveness().withdraw(group);
+            }
+        }
+        let began: Vec<(PartitionId, Term)> = self.began().iter().map(|(group, term)| (*group, *term)).collect();
+        for (group, term) in began {
+            self.claim(group, term);
+        }
+    }
+
+    async fn beat(self: Arc<Self>, to: BrokerId) {
+        let Some(link) = self.peers.link(to) else { return };
+        let beat = {
+            let now = self.now();
+            self.liveness().beat(to, now)
+        };
+        let mut client = link.liveness();
+        let call = client.beat(link.request(wire::put_beat(self.me, beat)));
+        // An answer that comes later than this gives no lease.
+        match timeout(LEASE, call).await {
+            Ok(Ok(reply)) => match wire::ack(&reply.into_inner()) {
+                Ok(ack) => self.liveness().acked(to, ack),
+                Err(error) => tracing::warn!(peer = to.0, %error, "an answer to a beat"),
+            },
+            Ok(Err(status)) => tracing::debug!(peer = to.0, %status, "a beat was not answered"),
+            Err(_) => {}
+        }
+    }
+}
+
+fn leads(standing: &Standing, me: ReplicaId, term: Term) -> bool {
+    standing.alive && standing.elected && standing.voted_for == me && standing.term == term
+}
+
+impl Votes for Node {
+    fn may_stand(&self, group: PartitionId, term: Term, asked: Asked) -> bool {
+        let now = self.now();
+        let mut liveness = self.liveness();
+        let may = asked == Asked::Transfer || liveness.refuses(group, self.me, now).is_none();
+        if may && asked != Asked::PreVote {
+            liveness.vote(group, term);
+        }
+        may
+    }
+
+    fn may_vote(&self, group: PartitionId, candidate: ReplicaId, term: Term, asked: Asked) -> Result<(), &'static str> {
+        let now = self.now();
+        let mut liveness = self.liveness();
+        if asked != Asked::Transfer
+            && let Some(why) = liveness.refuses(group, candidate.broker, now)
+        {
+            return Err(why);
+        }
+        if asked != Asked::PreVote {
+            liveness.vote(group, term);
+        }
+        Ok(())
+    }
+
+    fn did_not_vote(&self, group: PartitionId, term: Term) {
+        self.liveness().did_not_vote(group, term);
+    }
+}
