@@ -284,14 +284,18 @@ impl Cluster {
         panic!("never came true: {what}");
     }
 
-    /// Who leads, if somebody does: it has applied the first entry of its term.
+    /// Who leads, if somebody does and may serve: it has applied the first entry of its term.
     pub(super) fn leader(&self) -> Option<(i32, Term)> {
-        let leads = |(broker, node): (&i32, &Node)| {
-            let life = node.life.as_ref()?;
-            life.node.has_lease(ID).then_some(())?;
+        self.serving().into_iter().max_by_key(|(_, term)| *term)
+    }
+
+    /// The brokers that would serve a read.
+    pub(super) fn serving(&self) -> Vec<(i32, Term)> {
+        let serves = |(broker, node): (&i32, &Node)| {
+            let life = node.life.as_ref().filter(|life| life.node.has_lease(ID))?;
             Some((*broker, life.group.term()?))
         };
-        self.nodes.iter().filter_map(leads).max_by_key(|(_, term)| *term)
+        self.nodes.iter().filter_map(serves).collect()
     }
 
     /// Waits until some broker leads.

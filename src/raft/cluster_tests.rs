@@ -174,3 +174,127 @@ async fn who_is_of_another_cluster_or_speaks_to_nobody_is_refused() {
     assert!(told.contains("is not open here"), "an incarnation that is not this one: {told}");
     produce(&cluster, 1, term, 0..3).await;
 }
+
+/// Nobody writes, time passes.
+async fn rest(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+async fn since(began: tokio::time::Instant, cluster: &Cluster, not: i32) -> Duration {
+    cluster.until("another leads", |cluster| cluster.leader().is_some_and(|(leader, _)| leader != not)).await;
+    began.elapsed()
+}
+
+/// Longer than this nobody waits for a new leader: suspicion, promise, jitter, an election.
+const FAILOVER_MAX: Duration = Duration::from_millis(1_200);
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_rests_keeps_its_leader_and_takes_the_first_write_at_once() {
+    let cluster = Cluster::start(3, 3).await;
+    let (leader, term) = cluster.elected().await;
+    produce(&cluster, leader, term, 0..1).await;
+    let mut next = 1;
+    for idle in [1, 5, 20, 40] {
+        rest(idle).await;
+        assert_eq!(cluster.leader(), Some((leader, term)));
+        let began = tokio::time::Instant::now();
+        produce(&cluster, leader, term, next..next + 1).await;
+        assert!(began.elapsed() < Duration::from_millis(50), "{:?} after {idle} s", began.elapsed());
+        next += 1;
+    }
+    let follower = 1 + leader % 3;
+    all_have(&cluster, &[follower], next).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_leader_of_a_group_that_rests_is_replaced() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let (leader, term) = cluster.elected().await;
+    produce(&cluster, leader, term, 0..3).await;
+    rest(10).await;
+    let began = tokio::time::Instant::now();
+    cluster.kill(leader).await;
+    let gap = since(began, &cluster, leader).await;
+    assert!(gap < FAILOVER_MAX, "{gap:?}");
+    let (new, term) = cluster.leader().unwrap();
+    assert_eq!(cluster.group(6 - leader - new).leader(), Some(replica(new)));
+    produce(&cluster, new, term, 3..6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_back_before_it_is_suspected_does_not_go_on_as_one() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let (leader, old) = cluster.elected().await;
+    produce(&cluster, leader, old, 0..3).await;
+    rest(3).await;
+    let began = tokio::time::Instant::now();
+    cluster.kill(leader).await;
+    cluster.boot(leader).await;
+    assert!(began.elapsed() < Duration::from_millis(100));
+    cluster.until("somebody leads anew", |cluster| cluster.leader().is_some_and(|(_, term)| term > old)).await;
+    assert!(began.elapsed() < FAILOVER_MAX * 2, "{:?}", began.elapsed());
+    let (new, term) = cluster.leader().unwrap();
+    produce(&cluster, new, term, 3..6).await;
+    all_have(&cluster, &[1, 2, 3], 6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_core_in_a_process_that_lives_is_replaced() {
+    let cluster = Cluster::start(3, 3).await;
+    let (leader, term) = cluster.elected().await;
+    produce(&cluster, leader, term, 0..3).await;
+    rest(3).await;
+    let began = tokio::time::Instant::now();
+    cluster.group(leader).stop().await;
+    let gap = since(began, &cluster, leader).await;
+    assert!(gap < FAILOVER_MAX, "{gap:?}");
+    let (new, term) = cluster.leader().unwrap();
+    produce(&cluster, new, term, 3..6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_between_two_of_three_moves_nothing_back_and_forth() {
+    let cluster = Cluster::start(3, 3).await;
+    let (leader, term) = cluster.elected().await;
+    produce(&cluster, leader, term, 0..3).await;
+    let other = 1 + leader % 3;
+    cluster.cut(leader, other);
+    for written in 3..13 {
+        rest(2).await;
+        assert_eq!(cluster.leader(), Some((leader, term)));
+        produce(&cluster, leader, term, written..written + 1).await;
+    }
+    cluster.heal();
+    cluster.group(leader).heartbeat().await;
+    all_have(&cluster, &[1, 2, 3], 13).await;
+    assert_eq!(cluster.leader(), Some((leader, term)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_brokers_never_serve_reads_at_the_same_time() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let mut next = 0;
+    for round in 0..12 {
+        let (leader, term) = cluster.elected().await;
+        produce(&cluster, leader, term, next..next + 2).await;
+        next += 2;
+        match round % 3 {
+            0 => (1..=3).filter(|other| *other != leader).for_each(|other| cluster.cut(leader, other)),
+            1 => cluster.kill(leader).await,
+            _ => cluster.cut(leader, 1 + leader % 3),
+        }
+        for _ in 0..300 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let serving = cluster.serving();
+            assert!(serving.len() <= 1, "round {round}: {serving:?}");
+        }
+        cluster.heal();
+        if round % 3 == 1 {
+            cluster.boot(leader).await;
+        }
+        rest(1).await;
+    }
+    let (leader, _) = cluster.elected().await;
+    cluster.group(leader).heartbeat().await;
+    all_have(&cluster, &[1, 2, 3], next).await;
+}

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::impls::leader_id_std;
 use openraft::vote::RaftLeaderId;
@@ -26,6 +28,9 @@ pub(super) type Raft<M> = openraft::Raft<TypeConfig, Applier<M>>;
 
 /// Proposals that may wait in a group's core; more wait in the sender.
 const CORE_QUEUE: u64 = 1024;
+
+/// A leader that was not acked by a majority for so long asks before it proposes: well before openraft would refuse.
+const RENEW_AFTER: Duration = Duration::from_millis(400);
 
 /// What a group is started with.
 pub struct GroupConfig<M: Machine> {
@@ -233,7 +238,6 @@ impl<M: Machine> Group<M> {
     /// The replica that this one follows, or itself if it leads. It may be gone.
     #[must_use]
     pub fn leader(&self) -> Option<ReplicaId> {
-        use openraft::async_runtime::watch::WatchReceiver;
         self.raft.server_metrics().borrow_watched().current_leader
     }
 
@@ -318,9 +322,23 @@ impl<M: Machine> Group<M> {
                 Err(_) => Err(ProposeError::Unknown),
             });
         });
+        if self.must_renew() {
+            // Whether it worked shows when the entry is proposed.
+            let renewed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+            drop(Runtime::scope(self.seed, renewed).await);
+        }
         let leader = leader_id_std::LeaderId::new(term.0, self.me).to_committed();
         // A stopped core drops the responder, which breaks the promise: the caller is told.
         drop(self.raft.write(command).with_leader(leader).responder(responder).await);
+    }
+
+    /// Whether the followers have to be asked first if this replica still leads: openraft takes no entry from a leader that has not heard a majority for
+    /// as long as an election takes, and a group that rests hears nobody.
+    fn must_renew(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let is_old = metrics.last_quorum_acked.is_none_or(|acked| acked.into_inner().elapsed() > RENEW_AFTER);
+        is_old && metrics.membership_config.voter_ids().nth(1).is_some()
     }
 
     /// Captures a restart checkpoint if anything was applied since the last one, and waits until it is with the journal. A machine whose state is
