@@ -193,6 +193,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// As [`Reader::version`], of versions that are all known: which it is.
+    ///
+    /// # Errors
+    /// When it is another.
+    pub fn versions(&mut self, known: std::ops::RangeInclusive<u8>) -> Result<u8, StateError> {
+        match self.u8("version")? {
+            version if known.contains(&version) => Ok(version),
+            version => Err(StateError::Newer { what: "version", number: version.into() }),
+        }
+    }
+
     /// Checks that nothing is left.
     ///
     /// # Errors

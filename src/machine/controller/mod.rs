@@ -28,12 +28,12 @@ use bytes::Bytes;
 use super::state_bytes::{Reader, StateError, Writer};
 use super::topic_config::Values;
 use super::{Committed, Machine, MachineError, What};
-use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ProducerId, ReplicaId, TopicId};
+use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ProducerId, RaftIndex, ReplicaId, TopicId};
 use names::fold_name;
-pub use record::{DirectoryId, Record, Resource};
+pub use record::{DirectoryId, Endpoints, Record, Resource};
 pub use refusal::{Kind, Refusal};
 
-const SNAPSHOT_VERSION: u8 = 1;
+const SNAPSHOT_VERSION: u8 = 2;
 
 /// Partitions of all topics together.
 pub const PARTITIONS_MAX: usize = 200_000;
@@ -47,6 +47,10 @@ pub const PRODUCER_ID_BLOCK: i64 = 1000;
 pub struct Broker {
     /// The data directory that it joined with.
     pub directory: DirectoryId,
+    /// Where it is; none before it has said so.
+    pub endpoints: Option<Endpoints>,
+    /// Its replica of the controller's own group; none for the only broker of a cluster that never had another.
+    pub controller: Option<ReplicaId>,
 }
 
 /// A topic.
@@ -76,6 +80,7 @@ pub struct Controller {
     default_broker_configs: Values,
     next_producer_id: ProducerId,
     next_incarnation: Incarnation,
+    version: RaftIndex,
 }
 
 impl Controller {
@@ -83,6 +88,18 @@ impl Controller {
     #[must_use]
     pub fn cluster_id(&self) -> Option<&str> {
         self.cluster_id.as_deref()
+    }
+
+    /// The last entry that changed something: a decision holds as long as this is what it was decided on.
+    #[must_use]
+    pub const fn version(&self) -> RaftIndex {
+        self.version
+    }
+
+    /// A broker.
+    #[must_use]
+    pub fn broker(&self, broker: BrokerId) -> Option<&Broker> {
+        self.brokers.get(&broker)
     }
 
     /// The brokers, by id.
@@ -159,9 +176,19 @@ impl Controller {
                 fits
             }
             Record::BrokerJoined { broker, directory } => {
-                self.brokers.insert(broker, Broker { directory });
+                let before = self.brokers.remove(&broker).filter(|before| before.directory == directory);
+                let joined = Broker { directory, endpoints: None, controller: None };
+                self.brokers.insert(broker, before.unwrap_or(joined));
                 true
             }
+            Record::BrokerDescribed { broker, endpoints } => match self.brokers.get_mut(&broker) {
+                Some(broker) => {
+                    broker.endpoints = Some(endpoints);
+                    true
+                }
+                None => false,
+            },
+            Record::ControllerReplica { replica } => self.set_controller_replica(replica),
             Record::TopicCreated(topic) => self.add_topic(topic),
             Record::TopicDeleted { topic } => self.remove_topic(topic),
             Record::PartitionsAdded { topic, first, partitions } => self.add_partitions(topic, first, partitions),
@@ -186,6 +213,16 @@ impl Controller {
             }
             Record::ReplicaReplaced { partition, old, new } => self.replace_replica(partition, old, new),
         }
+    }
+
+    fn set_controller_replica(&mut self, replica: ReplicaId) -> bool {
+        if replica.incarnation < self.next_incarnation || replica.incarnation.0 == u64::MAX {
+            return false;
+        }
+        let Some(broker) = self.brokers.get_mut(&replica.broker) else { return false };
+        broker.controller = Some(replica);
+        self.next_incarnation = replica.incarnation.next();
+        true
     }
 
     fn add_topic(&mut self, topic: Topic) -> bool {
@@ -275,14 +312,27 @@ impl Controller {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, StateError> {
-        from.version(SNAPSHOT_VERSION)?;
+        let version = from.versions(1..=SNAPSHOT_VERSION)?;
         let mut state = Self::default();
+        if version >= 2 {
+            state.version = RaftIndex(from.u64("version")?);
+        }
         if from.u8("whether founded")? != 0 {
             state.cluster_id = Some(from.text("cluster id")?.to_owned());
         }
         for _ in 0..from.count(20, "brokers")? {
             let broker = BrokerId(from.i32("broker id")?);
-            state.brokers.insert(broker, Broker { directory: DirectoryId(from.array("directory id")?) });
+            let directory = DirectoryId(from.array("directory id")?);
+            let (mut endpoints, mut controller) = (None, None);
+            if version >= 2 {
+                if from.u8("whether described")? != 0 {
+                    endpoints = Some(record::read_endpoints(from)?);
+                }
+                if from.u8("whether with a replica")? != 0 {
+                    controller = Some(record::read_replica(from)?);
+                }
+            }
+            state.brokers.insert(broker, Broker { directory, endpoints, controller });
         }
         state.default_broker_configs = record::read_values(from)?;
         for _ in 0..from.count(8, "brokers with configs")? {
@@ -312,6 +362,7 @@ impl Machine for Controller {
             What::Blank => {}
             What::Records { .. } => return Err(MachineError::Records),
             What::Command(bytes) => {
+                self.version = entry.id.index;
                 // All are read before the first takes effect: an entry counts as a whole or not at all.
                 for record in record::decode_entry(bytes).map_err(MachineError::Command)? {
                     self.fold(record);
@@ -323,6 +374,7 @@ impl Machine for Controller {
 
     fn snapshot(&self) -> Bytes {
         let mut out = Writer::tagged(SNAPSHOT_VERSION);
+        out.u64(self.version.0);
         out.u8(u8::from(self.cluster_id.is_some()));
         if let Some(id) = &self.cluster_id {
             out.text(id);
@@ -331,6 +383,14 @@ impl Machine for Controller {
         for (id, broker) in &self.brokers {
             out.i32(id.0);
             out.raw(&broker.directory.0);
+            out.u8(u8::from(broker.endpoints.is_some()));
+            if let Some(endpoints) = &broker.endpoints {
+                record::write_endpoints(&mut out, endpoints);
+            }
+            out.u8(u8::from(broker.controller.is_some()));
+            if let Some(replica) = broker.controller {
+                record::write_replica(&mut out, replica);
+            }
         }
         record::write_values(&mut out, &self.default_broker_configs);
         out.count(self.broker_configs.len());

@@ -18,6 +18,8 @@ const CONFIG_SET: u8 = 6;
 const CONFIG_REMOVED: u8 = 7;
 const PRODUCER_IDS_RESERVED: u8 = 8;
 const REPLICA_REPLACED: u8 = 9;
+const BROKER_DESCRIBED: u8 = 10;
+const CONTROLLER_REPLICA: u8 = 11;
 
 // Kafka's numbers of resource types; the last is Ottla's own.
 const RESOURCE_TOPIC: u8 = 2;
@@ -42,6 +44,19 @@ impl fmt::Debug for DirectoryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Where a broker is, and how others reach it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Its address for other brokers (`host:port`); empty for a broker that has no others.
+    pub cluster: String,
+    /// Its host for clients.
+    pub kafka_host: String,
+    /// Its port for clients.
+    pub kafka_port: u16,
+    /// Its rack; empty if it says none.
+    pub rack: String,
 }
 
 /// What configs are set on.
@@ -69,6 +84,18 @@ pub enum Record {
         broker: BrokerId,
         /// Its data directory.
         directory: DirectoryId,
+    },
+    /// A broker says where it is.
+    BrokerDescribed {
+        /// The broker.
+        broker: BrokerId,
+        /// Where it is.
+        endpoints: Endpoints,
+    },
+    /// A broker has a replica of the controller's own group, in place of any that it had before.
+    ControllerReplica {
+        /// The replica.
+        replica: ReplicaId,
     },
     /// A topic is there.
     TopicCreated(Topic),
@@ -155,6 +182,15 @@ impl Record {
                 out.i32(broker.0);
                 out.raw(&directory.0);
             }
+            Self::BrokerDescribed { broker, endpoints } => {
+                out.u8(BROKER_DESCRIBED);
+                out.i32(broker.0);
+                write_endpoints(out, endpoints);
+            }
+            Self::ControllerReplica { replica } => {
+                out.u8(CONTROLLER_REPLICA);
+                write_replica(out, *replica);
+            }
             Self::TopicCreated(topic) => {
                 out.u8(TOPIC_CREATED);
                 write_topic(out, topic);
@@ -202,6 +238,10 @@ impl Record {
                 broker: BrokerId(from.i32("broker id")?),
                 directory: DirectoryId(from.array("directory id")?),
             },
+            BROKER_DESCRIBED => {
+                Self::BrokerDescribed { broker: BrokerId(from.i32("broker id")?), endpoints: read_endpoints(from)? }
+            }
+            CONTROLLER_REPLICA => Self::ControllerReplica { replica: read_replica(from)? },
             TOPIC_CREATED => Self::TopicCreated(read_topic(from)?),
             TOPIC_DELETED => Self::TopicDeleted { topic: TopicId(from.array("topic id")?) },
             PARTITIONS_ADDED => Self::PartitionsAdded {
@@ -267,6 +307,22 @@ pub(super) fn read_values(from: &mut Reader<'_>) -> Result<Values, StateError> {
     Ok(values)
 }
 
+pub(super) fn write_endpoints(out: &mut Writer, endpoints: &Endpoints) {
+    out.text(&endpoints.cluster);
+    out.text(&endpoints.kafka_host);
+    out.i32(endpoints.kafka_port.into());
+    out.text(&endpoints.rack);
+}
+
+pub(super) fn read_endpoints(from: &mut Reader<'_>) -> Result<Endpoints, StateError> {
+    Ok(Endpoints {
+        cluster: from.text("cluster address")?.to_owned(),
+        kafka_host: from.text("host")?.to_owned(),
+        kafka_port: u16::try_from(from.i32("port")?).map_err(|_| StateError::Invalid("port: out of range"))?,
+        rack: from.text("rack")?.to_owned(),
+    })
+}
+
 fn write_partitions(out: &mut Writer, partitions: &[Vec<ReplicaId>]) {
     out.count(partitions.len());
     for replicas in partitions {
@@ -290,12 +346,12 @@ fn read_partitions(from: &mut Reader<'_>) -> Result<Vec<Vec<ReplicaId>>, StateEr
     Ok(partitions)
 }
 
-fn write_replica(out: &mut Writer, replica: ReplicaId) {
+pub(super) fn write_replica(out: &mut Writer, replica: ReplicaId) {
     out.i32(replica.broker.0);
     out.u64(replica.incarnation.0);
 }
 
-fn read_replica(from: &mut Reader<'_>) -> Result<ReplicaId, StateError> {
+pub(super) fn read_replica(from: &mut Reader<'_>) -> Result<ReplicaId, StateError> {
     let broker = BrokerId(from.i32("replica's broker")?);
     Ok(ReplicaId { broker, incarnation: Incarnation(from.u64("replica's incarnation")?) })
 }
