@@ -2,19 +2,20 @@
 
 use std::ops::Range;
 
-use super::{Controller, DirectoryId, Kind, PRODUCER_ID_BLOCK, Record, Refusal};
-use crate::ids::{BrokerId, PartitionId, ProducerId, ReplicaId};
+use super::{Controller, DirectoryId, Endpoints, Kind, PRODUCER_ID_BLOCK, Record, Refusal};
+use crate::ids::{BrokerId, Incarnation, PartitionId, ProducerId, ReplicaId};
 
-/// What joins a broker.
+/// How a broker comes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Joining {
-    /// It is known, with this very data directory: nothing is to be done.
-    Known,
-    /// It is new.
-    New(Record),
-    /// It is known, with another data directory: it comes back having forgotten all its replicas.
-    Forgotten(Record),
+pub struct Joining {
+    /// What has to be recorded; nothing for a broker that comes back as it was.
+    pub records: Vec<Record>,
+    /// Whether it was known with another data directory: it comes back having forgotten all its replicas.
+    pub forgotten: bool,
 }
+
+/// The incarnation of a founder's replica of the controller's group; later ones are greater.
+pub const FOUNDER: Incarnation = Incarnation(1);
 
 impl Controller {
     /// Gives a cluster its id and first broker; none when it has been founded already.
@@ -27,15 +28,24 @@ impl Controller {
         Some(vec![founded, Record::BrokerJoined { broker, directory }])
     }
 
-    /// Takes a broker in.
+    /// Takes a broker in, or back. One that is new, or comes with another data directory, gets a replica of the controller's group; in the place of each replica
+    /// that it had in its lost directory comes a new one, which starts with nothing.
     #[must_use]
-    pub fn decide_join(&self, broker: BrokerId, directory: DirectoryId) -> Joining {
-        let joined = Record::BrokerJoined { broker, directory };
-        match self.brokers.get(&broker) {
-            Some(known) if known.directory == directory => Joining::Known,
-            Some(_) => Joining::Forgotten(joined),
-            None => Joining::New(joined),
+    pub fn decide_join(&self, broker: BrokerId, directory: DirectoryId, endpoints: &Endpoints) -> Joining {
+        let known = self.brokers.get(&broker);
+        let forgotten = known.is_some_and(|known| known.directory != directory);
+        let mut records = Vec::new();
+        if known.is_none() || forgotten {
+            records.push(Record::BrokerJoined { broker, directory });
+            let incarnation = self.next_incarnation.max(FOUNDER.next());
+            records.push(Record::ControllerReplica { replica: ReplicaId { broker, incarnation } });
+            let lost: Vec<_> = self.replicas_on(broker).collect();
+            records.extend(self.replacements(&lost, incarnation.next()));
         }
+        if forgotten || known.and_then(|known| known.endpoints.as_ref()) != Some(endpoints) {
+            records.push(Record::BrokerDescribed { broker, endpoints: endpoints.clone() });
+        }
+        Joining { records, forgotten }
     }
 
     /// Reserves the next block of producer ids for a broker, which may hand them out once the record is applied.
@@ -55,7 +65,10 @@ impl Controller {
     /// Gives replicas that have forgotten new incarnations. What is no replica of its partition (any more) is passed over.
     #[must_use]
     pub fn decide_replace_replicas(&self, forgotten: &[(PartitionId, ReplicaId)]) -> Vec<Record> {
-        let mut incarnation = self.next_incarnation;
+        self.replacements(forgotten, self.next_incarnation)
+    }
+
+    fn replacements(&self, forgotten: &[(PartitionId, ReplicaId)], mut incarnation: Incarnation) -> Vec<Record> {
         let mut records = Vec::with_capacity(forgotten.len());
         for &(partition, old) in forgotten {
             if self.replicas(partition).is_some_and(|replicas| replicas.contains(&old)) {

@@ -1,4 +1,3 @@
-use super::brokers::Joining;
 use super::configs::Change;
 use super::record::{decode_entry, encode_entry};
 use super::topics::{CreatedTopic, MorePartitions, NewTopic, TopicDefaults};
@@ -21,11 +20,18 @@ fn cluster(brokers: i32) -> Controller {
     let founded = state.decide_found("cluster", BrokerId(1), DirectoryId([1; 16])).unwrap();
     apply(&mut state, &founded);
     for broker in 2..=brokers {
-        let Joining::New(joined) = state.decide_join(BrokerId(broker), DirectoryId([1; 16])) else { panic!("is new") };
-        apply(&mut state, &[joined]);
+        let joining = state.decide_join(BrokerId(broker), DirectoryId([1; 16]), &at(broker));
+        assert!(!joining.forgotten);
+        apply(&mut state, &joining.records);
     }
     state
 }
+/// Where a broker is.
+fn at(broker: i32) -> Endpoints {
+    let host = format!("broker-{broker}");
+    Endpoints { cluster: format!("{host}:9192"), kafka_host: host, kafka_port: 9092, rack: String::new() }
+}
+
 fn id(n: u8) -> TopicId {
     TopicId([n; 16])
 }
@@ -334,12 +340,35 @@ fn a_cluster_is_founded_once_and_brokers_are_known_by_their_directory() {
     let mut state = cluster(1);
     assert_eq!(state.cluster_id(), Some("cluster"));
     assert_eq!(state.decide_found("other", BrokerId(1), DirectoryId([2; 16])), None);
-    assert_eq!(state.decide_join(BrokerId(1), DirectoryId([1; 16])), Joining::Known);
-    let Joining::Forgotten(record) = state.decide_join(BrokerId(1), DirectoryId([2; 16])) else {
-        panic!("has forgotten")
-    };
-    apply(&mut state, &[record]);
-    assert_eq!(state.decide_join(BrokerId(1), DirectoryId([2; 16])), Joining::Known);
+    let described = Record::BrokerDescribed { broker: BrokerId(1), endpoints: at(1) };
+    assert_eq!(state.decide_join(BrokerId(1), DirectoryId([1; 16]), &at(1)).records, [described.clone()]);
+    apply(&mut state, &[described]);
+    assert_eq!(state.decide_join(BrokerId(1), DirectoryId([1; 16]), &at(1)).records, []);
+    let moved = state.decide_join(BrokerId(1), DirectoryId([1; 16]), &at(7));
+    assert_eq!((moved.records.len(), moved.forgotten), (1, false));
+}
+
+#[test]
+fn a_broker_that_lost_its_directory_comes_back_with_new_replicas_that_found_nothing() {
+    let mut state = cluster(3);
+    let topic = NewTopic { replication_factor: 3, partitions: 2, ..new_topic(1, "t") };
+    let created = decide(&state, topic).unwrap();
+    apply(&mut state, &[created.record]);
+    let partition = PartitionId { topic: id(1), partition: PartitionIndex(1) };
+    let first = state.replicas(partition).unwrap().to_vec();
+    assert_eq!(state.founders(partition).unwrap(), first);
+    let controller = state.broker(BrokerId(2)).unwrap().controller.unwrap();
+    let joining = state.decide_join(BrokerId(2), DirectoryId([9; 16]), &at(2));
+    assert!(joining.forgotten);
+    apply(&mut state, &joining.records);
+    let state = Controller::restore(&state.snapshot()).unwrap();
+    let now = state.replicas(partition).unwrap();
+    assert_eq!(state.founders(partition).unwrap(), first, "whoever opens it first with them is right");
+    let place = first.iter().position(|replica| replica.broker == BrokerId(2)).unwrap();
+    assert!(now[place].incarnation > first[place].incarnation);
+    assert!(!state.founders(partition).unwrap().contains(&now[place]));
+    assert!(state.broker(BrokerId(2)).unwrap().controller.unwrap().incarnation > controller.incarnation);
+    assert_eq!(state.decide_join(BrokerId(2), DirectoryId([9; 16]), &at(2)).records, []);
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub struct Controller {
     next_producer_id: ProducerId,
     next_incarnation: Incarnation,
     version: RaftIndex,
+    /// The first replicas of partitions that have others now.
+    founders: BTreeMap<PartitionId, Vec<ReplicaId>>,
 }
 
 impl Controller {
@@ -142,6 +144,15 @@ impl Controller {
     pub fn replicas(&self, partition: PartitionId) -> Option<&[ReplicaId]> {
         let at = usize::try_from(partition.partition.0).ok()?;
         self.topics.get(&partition.topic)?.partitions.get(at).map(Vec::as_slice)
+    }
+
+    /// The replicas that found a partition's group: those that it was created with. Another one that finds nothing on its disk has to be told by a
+    /// leader. An only replica founds it anew, since nobody else can tell it anything.
+    #[must_use]
+    pub fn founders(&self, partition: PartitionId) -> Option<&[ReplicaId]> {
+        let present = self.replicas(partition)?;
+        let first = self.founders.get(&partition).filter(|_| present.len() > 1);
+        Some(first.map_or(present, Vec::as_slice))
     }
 
     /// All replicas that one broker is to hold, by partition.
@@ -245,6 +256,7 @@ impl Controller {
 
     fn remove_topic(&mut self, id: TopicId) -> bool {
         let Some(topic) = self.topics.remove(&id) else { return false };
+        self.founders.retain(|partition, _| partition.topic != id);
         self.partitions -= topic.partitions.len();
         self.names.remove(&topic.name);
         self.folded.remove(&fold_name(&topic.name));
@@ -264,13 +276,13 @@ impl Controller {
     fn replace_replica(&mut self, partition: PartitionId, old: ReplicaId, new: ReplicaId) -> bool {
         let Ok(at) = usize::try_from(partition.partition.0) else { return false };
         let replicas = self.topics.get_mut(&partition.topic).and_then(|topic| topic.partitions.get_mut(at));
-        let Some(place) = replicas.and_then(|replicas| replicas.iter_mut().find(|replica| **replica == old)) else {
-            return false;
-        };
+        let Some(replicas) = replicas else { return false };
+        let Some(place) = replicas.iter().position(|replica| *replica == old) else { return false };
         if new.broker != old.broker || new.incarnation < self.next_incarnation {
             return false;
         }
-        *place = new;
+        self.founders.entry(partition).or_insert_with(|| replicas.clone());
+        replicas[place] = new;
         self.next_incarnation = new.incarnation.next();
         true
     }
@@ -349,6 +361,12 @@ impl Controller {
                 return Err(StateError::Invalid("topic: twice"));
             }
         }
+        let changed = if version >= 2 { from.count(20, "partitions with other replicas")? } else { 0 };
+        for _ in 0..changed {
+            let topic = TopicId(from.array("topic id")?);
+            let partition = PartitionId { topic, partition: PartitionIndex(from.i32("partition")?) };
+            state.founders.insert(partition, record::read_replicas(from)?);
+        }
         state.next_producer_id = ProducerId(from.i64("next producer id")?);
         state.next_incarnation = Incarnation(from.u64("next incarnation")?);
         from.end()?;
@@ -362,11 +380,11 @@ impl Machine for Controller {
             What::Blank => {}
             What::Records { .. } => return Err(MachineError::Records),
             What::Command(bytes) => {
-                self.version = entry.id.index;
                 // All are read before the first takes effect: an entry counts as a whole or not at all.
                 for record in record::decode_entry(bytes).map_err(MachineError::Command)? {
                     self.fold(record);
                 }
+                self.version = entry.id.index;
             }
         }
         Ok(())
@@ -401,6 +419,12 @@ impl Machine for Controller {
         out.count(self.topics.len());
         for topic in self.topics.values() {
             record::write_topic(&mut out, topic);
+        }
+        out.count(self.founders.len());
+        for (partition, replicas) in &self.founders {
+            out.raw(&partition.topic.0);
+            out.i32(partition.partition.0);
+            record::write_replicas(&mut out, replicas);
         }
         out.i64(self.next_producer_id.0);
         out.u64(self.next_incarnation.0);

@@ -326,22 +326,30 @@ pub(super) fn read_endpoints(from: &mut Reader<'_>) -> Result<Endpoints, StateEr
 fn write_partitions(out: &mut Writer, partitions: &[Vec<ReplicaId>]) {
     out.count(partitions.len());
     for replicas in partitions {
-        out.count(replicas.len());
-        for replica in replicas {
-            write_replica(out, *replica);
-        }
+        write_replicas(out, replicas);
     }
+}
+
+pub(super) fn write_replicas(out: &mut Writer, replicas: &[ReplicaId]) {
+    out.count(replicas.len());
+    for replica in replicas {
+        write_replica(out, *replica);
+    }
+}
+
+pub(super) fn read_replicas(from: &mut Reader<'_>) -> Result<Vec<ReplicaId>, StateError> {
+    let count = from.count(REPLICA_BYTES, "replicas")?;
+    if count == 0 {
+        return Err(StateError::Invalid("partition: no replicas"));
+    }
+    (0..count).map(|_| read_replica(from)).collect()
 }
 
 fn read_partitions(from: &mut Reader<'_>) -> Result<Vec<Vec<ReplicaId>>, StateError> {
     let count = from.count(4 + REPLICA_BYTES, "partitions")?;
     let mut partitions = Vec::with_capacity(count);
     for _ in 0..count {
-        let count = from.count(REPLICA_BYTES, "replicas")?;
-        if count == 0 {
-            return Err(StateError::Invalid("partition: no replicas"));
-        }
-        partitions.push((0..count).map(|_| read_replica(from)).collect::<Result<_, _>>()?);
+        partitions.push(read_replicas(from)?);
     }
     Ok(partitions)
 }
