@@ -8,7 +8,7 @@
 //! its snapshot, and a follower that is sent it never gets the records between log start and a newer one
 //! (`raft-cut-below-log-start`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -49,6 +49,9 @@ pub struct AppliedState {
 
 /// Told what was applied, before the replies that depend on it leave.
 pub trait Observer<M>: Send + Sync + 'static {
+    /// The group's voters are these from now on: two sets while they change.
+    fn voters(&self, _voters: &[BTreeSet<ReplicaId>]) {}
+
     /// `machine` has applied everything up to `state.last`. Called under the machine's lock: short, never blocks.
     fn applied(&self, machine: &M, state: AppliedState);
 }
@@ -149,6 +152,7 @@ impl<M: Machine> Applier<M> {
                 self.blank_term = Some(id.term);
             }
             EntryPayload::Membership(membership) => {
+                self.observer.voters(membership.get_joint_config());
                 self.membership = RaftStoredMembership::new(Some(raft_log_id(id)), membership);
             }
             EntryPayload::Normal(Command::Stored(summary)) => self.apply_summary(id, &summary)?,
@@ -310,6 +314,7 @@ impl<M: Machine> Applier<M> {
         self.journal.put_descriptor(self.log.id(), Descriptor { place: None, ..snapshot.clone() }, done);
         durable.await.unwrap_or_else(|_| Err(io::Error::other("the journal is closed")))?;
         *Self::lock(&self.machine) = machine;
+        self.observer.voters(membership.membership().get_joint_config());
         self.membership = membership;
         self.last = Some(snapshot.id);
         self.next_offset = snapshot.next_offset;
@@ -328,7 +333,12 @@ impl<M: Machine> Applier<M> {
     fn snapshot(&self) -> Option<Descriptor> {
         let group = self.journal.group(self.log.id());
         match self.snapshots {
-            Snapshots::AtLogStart => group.snapshot(Self::lock(&self.machine).log_start()).cloned(),
+            Snapshots::AtLogStart => {
+                let log_start = Self::lock(&self.machine).log_start();
+                // One that was received may stand behind the log start that is known here so far: the entry that moved it comes later.
+                let received = || group.descriptors.iter().find(|it| Some(it.id) == self.log.state().purged);
+                group.snapshot(log_start).or_else(received).cloned()
+            }
             Snapshots::Latest => group.checkpoint().cloned(),
         }
     }

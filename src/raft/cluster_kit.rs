@@ -120,6 +120,10 @@ pub(super) struct Seen {
 }
 
 impl<M> Observer<M> for Seen {
+    fn voters(&self, voters: &[BTreeSet<ReplicaId>]) {
+        self.node.set_voters(ID, voters);
+    }
+
     fn applied(&self, _machine: &M, state: AppliedState) {
         let before = self.state.lock().unwrap().replace(state);
         if let Some(term) = state.blank_term.filter(|term| before.and_then(|before| before.blank_term) != Some(*term)) {
@@ -226,8 +230,7 @@ impl Cluster {
         })
         .await
         .unwrap();
-        let voters = vec![self.founders.iter().map(|founder| founder.broker).collect()];
-        among.open(ID, group.member(), voters);
+        among.open(ID, group.member(), group.voters());
         let beats = tokio::spawn(Arc::clone(&among).run());
         node.life = Some(Life { group, seen, node: among, tasks: [server.abort_handle(), beats.abort_handle()] });
     }
@@ -262,6 +265,10 @@ impl Cluster {
     /// All can talk again.
     pub(super) fn heal(&self) {
         self.wires.lock().unwrap().cut.clear();
+    }
+
+    pub(super) fn node(&self, broker: i32) -> &super::node::Node {
+        &self.nodes[&broker].life.as_ref().unwrap().node
     }
 
     pub(super) fn group(&self, broker: i32) -> &Group<PartitionMachine> {

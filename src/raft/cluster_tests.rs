@@ -107,6 +107,7 @@ async fn a_leader_that_makes_room_is_followed_at_once() {
     let cluster = Cluster::start(3, 3).await;
     let old = cluster.elect(1).await;
     produce(&cluster, 1, old, 0..5).await;
+    cluster.node(1).withdraw(ID);
     cluster.group(1).transfer(replica(3)).await;
     cluster.until("broker 3 leads", |cluster| cluster.group(3).term().is_some()).await;
     let term = cluster.elect(3).await;
@@ -231,6 +232,10 @@ async fn a_leader_that_is_back_before_it_is_suspected_does_not_go_on_as_one() {
     cluster.kill(leader).await;
     cluster.boot(leader).await;
     assert!(began.elapsed() < Duration::from_millis(100));
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(cluster.serving().iter().all(|(_, term)| *term > old), "in the term of its last life");
+    }
     cluster.until("somebody leads anew", |cluster| cluster.leader().is_some_and(|(_, term)| term > old)).await;
     assert!(began.elapsed() < FAILOVER_MAX * 2, "{:?}", began.elapsed());
     let (new, term) = cluster.leader().unwrap();

@@ -18,7 +18,7 @@ use super::member::GroupMember;
 use super::node::Node;
 use super::transport::Member;
 use super::transport::client::GroupNetwork;
-use super::types::{Applied, Callback, Command, Runtime, TypeConfig, log_id};
+use super::types::{Applied, Callback, Command, Runtime, TypeConfig, decode_vote, log_id};
 use crate::ids::{LogId, PartitionId, ReplicaId, Term};
 use crate::log::journal::Journal;
 use crate::log::{Descriptor, Log};
@@ -125,6 +125,8 @@ pub struct Group<M: Machine> {
     log: Arc<Log>,
     flusher: Arc<LogFlusher>,
     machine: Arc<Mutex<M>>,
+    voters: Vec<BTreeSet<ReplicaId>>,
+    voted: Option<Term>,
     seed: u64,
 }
 
@@ -190,6 +192,9 @@ impl<M: Machine> Group<M> {
         let flusher = LogFlusher::new(config.flusher, Arc::clone(&config.log), config.page_cache);
         let store = LogStore::new(Arc::clone(&config.log), Arc::clone(&config.journal), Arc::clone(&flusher));
         store.found(config.me, &config.founders, config.descriptor.as_ref())?;
+        let voters = store.voters(config.descriptor.as_ref())?;
+        let voted = config.journal.group(id).vote.map(|vote| decode_vote(&vote)).transpose()?;
+        let voted = voted.map(|vote| Term(vote.leader_id.term));
         let log = config.log;
         let applier = Applier::new(ApplierConfig {
             log: Arc::clone(&log),
@@ -205,13 +210,15 @@ impl<M: Machine> Group<M> {
         let raft = Raft::new(config.me, Arc::new(settings), network, store, applier)
             .await
             .map_err(|error| StartError::Core(error.to_string()))?;
-        Ok(Self { id, me: config.me, raft, log, flusher, machine: config.machine, seed: config.seed })
+        let (me, machine, seed) = (config.me, config.machine, config.seed);
+        Ok(Self { id, me, raft, log, flusher, machine, voters, voted, seed })
     }
 
     /// This replica, as its peers reach it.
     #[must_use]
     pub fn member(&self) -> Arc<dyn Member> {
-        Arc::new(GroupMember::new(self.me, self.raft.clone(), Arc::clone(&self.log), self.seed))
+        let log = Arc::clone(&self.log);
+        Arc::new(GroupMember::new(self.me, self.raft.clone(), log, self.voted, self.seed))
     }
 
     /// Stands for election, if the others would elect it. Whether it was elected shows in [`Group::term`].
@@ -220,7 +227,14 @@ impl<M: Machine> Group<M> {
         drop(Runtime::scope(self.seed, self.raft.trigger().elect(true)).await);
     }
 
-    /// Asks `to` to lead instead. It does once it holds all that this replica has, and this one goes on if it does not.
+    /// The voters as of the start; two sets while they changed.
+    #[must_use]
+    pub fn voters(&self) -> &[BTreeSet<ReplicaId>] {
+        &self.voters
+    }
+
+    /// Asks `to` to lead instead, which it does once it holds all that this replica has. Whether it does or not, this replica takes nothing any more
+    /// until somebody is elected: [`Node::withdraw`] comes first, so that the others see to that.
     pub async fn transfer(&self, to: ReplicaId) {
         drop(Runtime::scope(self.seed, self.raft.trigger().transfer_leader(to)).await);
     }
@@ -303,7 +317,12 @@ impl<M: Machine> Group<M> {
     /// The term in which this replica leads, if it does.
     #[must_use]
     pub fn term(&self) -> Option<Term> {
-        self.raft.as_leader().ok().map(|leader| Term(leader.term()))
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        // A core that was restarted has the vote that it was elected with, and does not lead.
+        let leader = &metrics.vote.leader_id;
+        let leads = metrics.state.is_leader() && metrics.vote.committed && leader.voted_for == self.me;
+        leads.then_some(Term(leader.term))
     }
 
     /// Proposes a command in `term`. Proposals of one caller are appended in the order of these calls. `done` is always called, once:

@@ -95,6 +95,16 @@ impl LogStore {
         self.log.append(&[founding]).map(drop).map_err(to_io)
     }
 
+    /// The voters that the log names last; two sets while they change. None in a log without any entry.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub fn voters(&self, descriptor: Option<&Descriptor>) -> io::Result<Vec<BTreeSet<ReplicaId>>> {
+        let Some(last) = self.log.state().last else { return Ok(Vec::new()) };
+        let membership = self.newest_membership(last, descriptor)?;
+        Ok(membership.map(|membership| membership.get_joint_config().clone()).unwrap_or_default())
+    }
+
     /// The membership in force at the log's end: of the entries behind the descriptor, or the descriptor's own.
     fn newest_membership(&self, last: LogId, descriptor: Option<&Descriptor>) -> io::Result<Option<RaftMembership>> {
         let state = self.log.state();

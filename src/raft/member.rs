@@ -23,12 +23,13 @@ pub(super) struct GroupMember<M: Machine> {
     me: ReplicaId,
     raft: Raft<M>,
     log: Arc<Log>,
+    voted: Option<Term>,
     seed: u64,
 }
 
 impl<M: Machine> GroupMember<M> {
-    pub(super) fn new(me: ReplicaId, raft: Raft<M>, log: Arc<Log>, seed: u64) -> Self {
-        Self { me, raft, log, seed }
+    pub(super) fn new(me: ReplicaId, raft: Raft<M>, log: Arc<Log>, voted: Option<Term>, seed: u64) -> Self {
+        Self { me, raft, log, voted, seed }
     }
 
     /// In the group's own randomness.
@@ -53,9 +54,18 @@ impl<M: Machine> Member for GroupMember<M> {
         Standing {
             term: Term(leader.term),
             voted_for: leader.voted_for,
-            elected: metrics.vote.committed,
+            // A core that was restarted has the vote that it was elected with, and does not lead.
+            elected: metrics.vote.committed && (leader.voted_for != self.me || metrics.state.is_leader()),
             alive: metrics.running_state.is_ok(),
         }
+    }
+
+    fn voted(&self) -> Option<Term> {
+        self.voted
+    }
+
+    fn heartbeat(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { drop(Runtime::scope(self.seed, self.raft.trigger().heartbeat()).await) })
     }
 
     fn elect(&self) -> BoxFuture<'_, ()> {
@@ -94,6 +104,8 @@ impl<M: Machine> Member for GroupMember<M> {
             if snapshot.id.term.0 > vote.leader_id.term {
                 return Err(format!("a snapshot at {} of a leader in term {}", snapshot.id, vote.leader_id.term));
             }
+            // What this replica cannot take in would end its core: better that the leader tries again.
+            M::restore(&snapshot.machine).map_err(|error| format!("a snapshot at {}: {error}", snapshot.id))?;
             let last_membership = decode_stored_membership(&snapshot.membership).map_err(|error| error.to_string())?;
             let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: Some(raft_log_id(snapshot.id)), last_membership };
             let snapshot = SnapshotOf::<TypeConfig, Descriptor> { meta, snapshot };

@@ -80,38 +80,49 @@ impl Node {
         Ok(())
     }
 
-    /// A replica is open here, of a group in which these brokers vote.
-    pub fn open(&self, group: PartitionId, member: Arc<dyn Member>, voters: Vec<BTreeSet<BrokerId>>) {
+    /// A replica is open here, of a group with these voters.
+    pub fn open(&self, group: PartitionId, member: Arc<dyn Member>, voters: &[BTreeSet<ReplicaId>]) {
+        let mut began = self.began();
+        began.remove(&group);
+        // Before anybody can ask it for a vote.
+        self.liveness().open(group, brokers(voters), member.voted());
         self.groups.insert(group, member);
-        if voters.iter().any(|set| set.len() > 1) {
-            self.liveness().open(group, voters);
-        }
     }
 
     /// It is not any more.
     pub fn close(&self, group: PartitionId) {
         self.groups.remove(group);
-        self.began().remove(&group);
+        let mut began = self.began();
+        began.remove(&group);
         self.liveness().close(group);
+    }
+
+    /// The group's voters are others now.
+    pub fn set_voters(&self, group: PartitionId, voters: &[BTreeSet<ReplicaId>]) {
+        self.liveness().set_voters(group, brokers(voters));
     }
 
     /// The replica here has applied the first entry of a term. If it leads in it, it claims the group from now on.
     pub fn began_term(&self, group: PartitionId, term: Term) {
-        self.began().insert(group, term);
-        self.claim(group, term);
+        let mut began = self.began();
+        began.insert(group, term);
+        self.claim(&began, group);
     }
 
-    fn claim(&self, group: PartitionId, term: Term) {
-        if let Some(member) = self.groups.here(group)
-            && leads(&member.standing(), member.replica(), term)
+    /// Claims a group if its replica here leads in the term that it has begun. Under the lock, so that nobody withdraws it meanwhile.
+    fn claim(&self, began: &BTreeMap<PartitionId, Term>, group: PartitionId) {
+        if let Some(term) = began.get(&group)
+            && let Some(member) = self.groups.here(group)
+            && leads(&member.standing(), member.replica(), *term)
         {
-            self.liveness().claim(group, term);
+            self.liveness().claim(group, *term);
         }
     }
 
     /// Before it asks another to lead: nothing is served from now on.
     pub fn withdraw(&self, group: PartitionId) {
-        self.began().remove(&group);
+        let mut began = self.began();
+        began.remove(&group);
         self.liveness().withdraw(group);
     }
 
@@ -131,16 +142,12 @@ impl Node {
     /// A peer's beat has come.
     #[must_use]
     pub fn heard(&self, from: BrokerId, beat: Beat) -> Option<Ack> {
-        let follows = |group, term| match self.groups.here(group) {
-            // Nothing is promised for a group that has no replica here.
-            None => true,
-            Some(member) => {
-                let standing = member.standing();
-                standing.term < term || (standing.term == term && standing.voted_for.broker == from)
-            }
+        let stands = |group| {
+            let standing = self.groups.here(group)?.standing();
+            standing.alive.then_some((standing.term, standing.voted_for.broker))
         };
         let now = self.now();
-        self.liveness().heard(from, beat, now, follows)
+        self.liveness().heard(from, beat, now, stands)
     }
 
     /// Sends beats, and stands for elections, until it is dropped.
@@ -158,7 +165,7 @@ impl Node {
             }
             let (due, has_orphans) = self.due();
             for due in due {
-                self.act(due).await;
+                self.act(due);
             }
             let wake = if has_orphans { next_beat.min(Instant::now() + ORPHANS_EVERY) } else { next_beat };
             tokio::time::sleep_until(wake).await;
@@ -173,34 +180,31 @@ impl Node {
         (due, liveness.has_orphans())
     }
 
-    async fn act(&self, due: Due) {
+    /// Waits for nobody: a core that is stuck must not keep beats from being sent.
+    fn act(&self, due: Due) {
+        let (Due::Elect(group) | Due::Claimed(group) | Due::Heartbeat(group)) = due;
+        let Some(member) = self.groups.here(group) else { return };
         match due {
-            Due::Elect(group) => {
-                if let Some(member) = self.groups.here(group) {
-                    member.set_ticks(true);
-                    member.elect().await;
-                }
+            Due::Claimed(_) => member.set_ticks(false),
+            Due::Elect(_) => {
+                member.set_ticks(true);
+                tokio::spawn(async move { member.elect().await });
             }
-            Due::Claimed(group) => {
-                if let Some(member) = self.groups.here(group) {
-                    member.set_ticks(false);
-                }
-            }
+            Due::Heartbeat(_) => drop(tokio::spawn(async move { member.heartbeat().await })),
         }
     }
 
     /// A claim says that its replica works and leads, at each beat anew.
     fn check_claims(&self) {
-        for (group, term) in self.liveness().claimed() {
+        let claimed = self.liveness().claimed();
+        for (group, term) in claimed {
             let stands = |member: Arc<dyn Member>| leads(&member.standing(), member.replica(), term);
             if !self.groups.here(group).is_some_and(stands) {
                 self.liveness().withdraw(group);
             }
         }
-        let began: Vec<(PartitionId, Term)> = self.began().iter().map(|(group, term)| (*group, *term)).collect();
-        for (group, term) in began {
-            self.claim(group, term);
-        }
+        let began = self.began();
+        began.keys().for_each(|group| self.claim(&began, *group));
     }
 
     async fn beat(self: Arc<Self>, to: BrokerId) {
@@ -227,13 +231,18 @@ fn leads(standing: &Standing, me: ReplicaId, term: Term) -> bool {
     standing.alive && standing.elected && standing.voted_for == me && standing.term == term
 }
 
+/// The brokers of replicas.
+fn brokers(voters: &[BTreeSet<ReplicaId>]) -> Vec<BTreeSet<BrokerId>> {
+    voters.iter().map(|set| set.iter().map(|replica| replica.broker).collect()).collect()
+}
+
 impl Votes for Node {
     fn may_stand(&self, group: PartitionId, term: Term, asked: Asked) -> bool {
         let now = self.now();
         let mut liveness = self.liveness();
         let may = asked == Asked::Transfer || liveness.refuses(group, self.me, now).is_none();
         if may && asked != Asked::PreVote {
-            liveness.vote(group, term);
+            liveness.vote(group, self.me, term);
         }
         may
     }
@@ -247,12 +256,12 @@ impl Votes for Node {
             return Err(why);
         }
         if asked != Asked::PreVote {
-            liveness.vote(group, term);
+            liveness.vote(group, candidate.broker, term);
         }
         Ok(())
     }
 
-    fn did_not_vote(&self, group: PartitionId, term: Term) {
-        self.liveness().did_not_vote(group, term);
+    fn did_not_vote(&self, group: PartitionId, candidate: ReplicaId, term: Term) {
+        self.liveness().did_not_vote(group, candidate.broker, term);
     }
 }

@@ -30,6 +30,11 @@ impl Claims {
         self.claimed.get(&group).copied()
     }
 
+    /// The groups that are claimed.
+    pub fn groups(&self) -> impl Iterator<Item = PartitionId> {
+        self.claimed.keys().copied()
+    }
+
     /// Claims a group.
     pub fn claim(&mut self, group: PartitionId, term: Term) {
         if self.claimed.get(&group).is_none_or(|(before, _)| *before != term) {

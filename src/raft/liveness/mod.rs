@@ -11,9 +11,11 @@
 //! - A vote against a leader that is heard and claims the group is refused: between three brokers of which two cannot talk, they would
 //!   take its leadership from each other for ever.
 //!
-//! An ack counts for a group only if the acker follows that leader in that term: [`Ack::refused`] names the groups for which it does not.
+//! An ack counts for a group only if the acker has a replica of it that follows that leader in that term: [`Ack::refused`] names the groups for which it does
+//! not. What is refused in the ack is not taken into account here either: it is no leader, and nothing is promised to it.
 
 mod claims;
+mod peer;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use crate::ids::{BrokerId, PartitionId, Term};
 pub use claims::Claims;
+use peer::{Claim, Peer};
 
 /// How often a beat is sent to each peer.
 pub const BEAT_EVERY: Duration = Duration::from_millis(150);
@@ -31,8 +34,9 @@ pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 pub const LEASE: Duration = Duration::from_millis(400);
 /// How long whoever acks a beat grants no vote against its sender, from when it came.
 pub const PROMISE: Duration = Duration::from_millis(600);
-/// A voter stands for election again after so long, and up to as much more.
+/// A voter stands for election again after so long, and up to as much more: at first, and then after longer times.
 const RETRY: Duration = Duration::from_millis(100);
+const RETRY_DOUBLINGS_MAX: u32 = 3;
 
 /// One broker's sign of life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub struct Beat {
     pub claimed: Vec<(PartitionId, Term)>,
     /// Groups that it does not lead any more.
     pub withdrawn: Vec<PartitionId>,
+    /// The digest of what the receiver refused last.
+    pub refusals: u64,
 }
 
 /// The answer to a beat.
@@ -60,36 +66,45 @@ pub struct Ack {
     pub sent: Duration,
     /// What the acker knows of the sender's claims; 0 if it has to be told all.
     pub version: u64,
-    /// Groups among those claims in which the acker does not follow the sender in that term.
-    pub refused: Vec<PartitionId>,
+    /// The digest of the groups among those claims in which the acker does not follow the sender in that term.
+    pub refusals: u64,
+    /// Those groups, unless the beat had their digest.
+    pub refused: Option<Vec<PartitionId>>,
 }
 
-/// What is known of another broker.
-#[derive(Debug, Default)]
-struct Peer {
-    /// Since when it is known at all.
-    since: Duration,
-    boot: Option<u64>,
-    heard: Option<Duration>,
-    /// What it claims, and up to which version.
-    claims: BTreeMap<PartitionId, Term>,
-    version: u64,
-    /// When it was last acked, by this broker's clock.
-    promised: Option<Duration>,
-    /// What it has acked of this broker's beats: when that was sent, which claims it knew, and those that it refused.
-    acked_sent: Option<Duration>,
-    acked_version: u64,
-    refused: BTreeSet<PartitionId>,
-    suspected: bool,
+/// How the replica here stands: its term, and the broker that it voted for in it.
+pub type Stand = (Term, BrokerId);
+
+/// A vote that the replica here may have given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Vote {
+    term: Term,
+    candidate: BrokerId,
 }
 
-/// A group with several voters that has a replica here.
+/// A group that has a replica here.
 #[derive(Debug)]
 struct Group {
     /// The brokers of its voters; two sets while they change.
     voters: Vec<BTreeSet<BrokerId>>,
-    /// Since when nobody claims it, and when this broker stands for election.
-    orphan: Option<Duration>,
+    /// When this broker stands for election, and how often it has: while nobody claims the group.
+    stands: Option<(Duration, u32)>,
+    /// Votes that the replica here may have given and that do not show in how it stands yet: whoever claims less is not followed.
+    votes: Vec<Vote>,
+}
+
+impl Group {
+    fn has_voter(&self, broker: BrokerId) -> bool {
+        self.voters.iter().any(|set| set.contains(&broker))
+    }
+
+    fn is_alone(&self) -> bool {
+        self.voters.iter().all(|set| set.len() == 1)
+    }
+
+    fn voted(&self) -> Option<Term> {
+        self.votes.iter().map(|vote| vote.term).max()
+    }
 }
 
 /// What the broker has to do.
@@ -99,6 +114,8 @@ pub enum Due {
     Elect(PartitionId),
     /// The group has a leader again.
     Claimed(PartitionId),
+    /// A follower has begun a new life: what is committed may not have reached it.
+    Heartbeat(PartitionId),
 }
 
 /// The failure detector of one broker.
@@ -114,8 +131,8 @@ pub struct Liveness {
     changed: BTreeSet<PartitionId>,
     /// Groups of this broker without a leader.
     orphans: BTreeSet<PartitionId>,
-    /// The term in which the replica here may have voted, while it is not known what became of it: whoever claims less is not followed.
-    voted: BTreeMap<PartitionId, Term>,
+    /// Groups that a broker which has begun a new life has to hear of.
+    tell: BTreeSet<PartitionId>,
 }
 
 impl Liveness {
@@ -131,34 +148,38 @@ impl Liveness {
             groups: BTreeMap::new(),
             changed: BTreeSet::new(),
             orphans: BTreeSet::new(),
-            voted: BTreeMap::new(),
+            tell: BTreeSet::new(),
         }
     }
 
     /// Another broker belongs to the cluster.
     pub fn add_peer(&mut self, broker: BrokerId, now: Duration) {
         if broker != self.me {
-            self.peers.entry(broker).or_insert_with(|| Peer { since: now, ..Peer::default() });
+            self.peers.entry(broker).or_insert_with(|| Peer::new(now)).is_gone = false;
         }
     }
 
-    /// It does not any more.
+    /// It does not any more. What was promised to it holds all the same.
     pub fn remove_peer(&mut self, broker: BrokerId) {
-        if let Some(gone) = self.peers.remove(&broker) {
-            self.changed.extend(gone.claims.into_keys());
+        if let Some(gone) = self.peers.get_mut(&broker) {
+            gone.is_gone = true;
+            self.changed.extend(gone.claims.keys());
         }
     }
 
-    /// A group with several voters has a replica here. It has no leader until one claims it.
-    pub fn open(&mut self, group: PartitionId, voters: Vec<BTreeSet<BrokerId>>) {
-        self.groups.insert(group, Group { voters, orphan: None });
+    /// A group has a replica here, which has voted in `voted` last. It has no leader until one claims it.
+    pub fn open(&mut self, group: PartitionId, voters: Vec<BTreeSet<BrokerId>>, voted: Option<Term>) {
+        let votes = voted.map(|term| Vote { term, candidate: self.me }).into_iter().collect();
+        self.groups.insert(group, Group { voters, stands: None, votes });
+        self.orphans.remove(&group);
         self.changed.insert(group);
     }
 
     /// The group's voters are others now.
     pub fn set_voters(&mut self, group: PartitionId, voters: Vec<BTreeSet<BrokerId>>) {
-        if let Some(group) = self.groups.get_mut(&group) {
-            group.voters = voters;
+        if let Some(state) = self.groups.get_mut(&group) {
+            state.voters = voters;
+            self.changed.insert(group);
         }
     }
 
@@ -166,14 +187,15 @@ impl Liveness {
     pub fn close(&mut self, group: PartitionId) {
         self.groups.remove(&group);
         self.orphans.remove(&group);
-        self.voted.remove(&group);
         self.withdraw(group);
     }
 
     /// This broker leads the group in `term`, and serves.
     pub fn claim(&mut self, group: PartitionId, term: Term) {
-        self.claims.claim(group, term);
-        self.changed.insert(group);
+        if self.groups.contains_key(&group) {
+            self.claims.claim(group, term);
+            self.changed.insert(group);
+        }
     }
 
     /// It does not lead it any more.
@@ -185,66 +207,62 @@ impl Liveness {
     /// The beat for a peer.
     #[must_use]
     pub fn beat(&self, to: BrokerId, now: Duration) -> Beat {
-        let known = self.peers.get(&to).map_or(0, |peer| peer.acked_version);
+        let (known, refusals) = self.peers.get(&to).map_or((0, 0), |peer| (peer.acked_version, peer.refusals));
         let (since, claimed, withdrawn) = self.claims.since(known);
-        Beat { boot: self.boot, sent: now, since, version: self.claims.version(), claimed, withdrawn }
+        Beat { boot: self.boot, sent: now, since, version: self.claims.version(), claimed, withdrawn, refusals }
     }
 
-    /// A peer's beat has come. `follows` says whether the replica here follows that peer in a group and term, or is about to: it knows of no later
-    /// term. A broker that is not known to belong to the cluster gets no answer.
+    /// A peer's beat has come. `stands` says how the replica here stands in a group, if there is one. No answer: the sender is not known to belong to the
+    /// cluster, or a later beat of it came before.
     pub fn heard(
         &mut self,
         from: BrokerId,
         beat: Beat,
         now: Duration,
-        follows: impl Fn(PartitionId, Term) -> bool,
+        stands: impl Fn(PartitionId) -> Option<Stand>,
     ) -> Option<Ack> {
-        let peer = self.peers.get_mut(&from)?;
-        if peer.boot != Some(beat.boot) {
-            // What it led in its last life it must claim anew.
-            self.changed.extend(std::mem::take(&mut peer.claims).into_keys());
-            (peer.boot, peer.version, peer.acked_version, peer.acked_sent) = (Some(beat.boot), 0, 0, None);
+        let peer = self.peers.get_mut(&from).filter(|peer| !peer.is_gone && peer.is_next(&beat))?;
+        if peer.begins(&beat) {
+            // What it led in its last life it must claim anew, and what it has missed it must be told.
+            self.changed.extend(peer.forget());
+            let groups = &self.groups;
+            let concerns = |group: &PartitionId| groups.get(group).is_some_and(|state| state.has_voter(from));
+            self.tell.extend(self.claims.groups().filter(concerns));
         }
-        peer.heard = Some(now);
-        if beat.since == 0 {
-            self.changed.extend(std::mem::take(&mut peer.claims).into_keys());
-        }
-        // A beat that builds on what was never read: nothing of it is understood, and the next one tells all.
-        if beat.since == 0 || beat.since <= peer.version {
-            for (group, term) in beat.claimed {
-                peer.claims.insert(group, term);
-                self.changed.insert(group);
+        (peer.boot, peer.sent, peer.heard) = (Some(beat.boot), Some(beat.sent), Some(now));
+        let (to, sent, refusals) = (beat.boot, beat.sent, beat.refusals);
+        self.changed.extend(peer.learn(beat));
+        let mut refused = Vec::new();
+        for (group, claim) in &mut peer.claims {
+            let agrees = match (self.groups.get_mut(group), stands(*group)) {
+                (Some(state), Some((term, voted_for))) => {
+                    // What shows in how it stands needs no note any more.
+                    state.votes.retain(|vote| vote.term > term);
+                    let follows = term < claim.term || (term == claim.term && voted_for == from);
+                    follows && state.voted().is_none_or(|voted| voted <= claim.term)
+                }
+                _ => false,
+            };
+            if !agrees {
+                refused.push(*group);
             }
-            for group in beat.withdrawn {
-                peer.claims.remove(&group);
-                self.changed.insert(group);
+            if claim.agree(agrees, now) {
+                self.changed.insert(*group);
             }
-            peer.version = beat.version;
-        } else {
-            peer.version = 0;
         }
-        peer.promised = Some(now);
-        let voted = &mut self.voted;
-        voted.retain(|group, term| peer.claims.get(group).is_none_or(|claimed| claimed < term));
-        let refuses = |(group, term): (&PartitionId, &Term)| {
-            (voted.get(group).is_some_and(|voted| voted > term) || !follows(*group, *term)).then_some(*group)
-        };
-        let refused = peer.claims.iter().filter_map(refuses).collect();
         if std::mem::take(&mut peer.suspected) {
             self.changed.extend(peer.claims.keys());
         }
-        Some(Ack { to: beat.boot, sent: beat.sent, version: peer.version, refused })
+        let digest = peer::digest(&refused);
+        let refused = (digest != refusals).then_some(refused);
+        Some(Ack { to, sent, version: peer.version, refusals: digest, refused })
     }
 
     /// A peer has answered a beat.
     pub fn acked(&mut self, by: BrokerId, ack: Ack) {
-        let Some(peer) = self.peers.get_mut(&by).filter(|_| ack.to == self.boot) else { return };
-        if peer.acked_sent.is_some_and(|before| before > ack.sent) {
-            return;
+        if let Some(peer) = self.peers.get_mut(&by).filter(|_| ack.to == self.boot) {
+            peer.acked(ack);
         }
-        peer.acked_sent = Some(ack.sent);
-        peer.acked_version = ack.version;
-        peer.refused = ack.refused.into_iter().collect();
     }
 
     /// Whether some group has no leader: then there is more to do than at each beat.
@@ -255,7 +273,7 @@ impl Liveness {
 
     /// The brokers that beats go to.
     pub fn peers(&self) -> impl Iterator<Item = BrokerId> {
-        self.peers.keys().copied()
+        self.peers.iter().filter(|(_, peer)| !peer.is_gone).map(|(broker, _)| *broker)
     }
 
     /// The groups that this broker claims, each with its term.
@@ -267,30 +285,36 @@ impl Liveness {
     /// Whether a broker is heard.
     #[must_use]
     pub fn is_alive(&self, broker: BrokerId) -> bool {
-        broker == self.me || self.peers.get(&broker).is_some_and(|peer| peer.heard.is_some() && !peer.suspected)
+        broker == self.me || self.peers.get(&broker).is_some_and(Peer::is_heard)
     }
 
     /// Who leads a group, of those that are heard, and in which term.
     #[must_use]
     pub fn leader(&self, group: PartitionId) -> Option<(BrokerId, Term)> {
         let own = self.claims.get(group).map(|(term, _)| (self.me, term));
-        let claimed = |(broker, peer): (&BrokerId, &Peer)| peer.claims.get(&group).map(|term| (*broker, *term));
-        let heard = self.peers.iter().filter(|(_, peer)| peer.heard.is_some() && !peer.suspected);
+        let claimed = |(broker, peer): (&BrokerId, &Peer)| peer.claims.get(&group).map(|claim| (*broker, claim.term));
+        let heard = self.peers.iter().filter(|(_, peer)| peer.is_heard());
         heard.filter_map(claimed).chain(own).max_by_key(|(_, term)| *term)
+    }
+
+    /// Whether this broker, or one that is heard and followed, leads a group.
+    fn has_leader(&self, group: PartitionId) -> bool {
+        let follows = |peer: &Peer| peer.is_heard() && peer.claims.get(&group).is_some_and(|claim| claim.agrees);
+        self.claims.get(group).is_some() || self.peers.values().any(follows)
     }
 
     /// Whether this broker may serve reads of a group that it leads: no other can have been elected yet.
     #[must_use]
     pub fn has_lease(&self, group: PartitionId, now: Duration) -> bool {
-        let Some((_, version)) = self.claims.get(group) else { return false };
-        let Some(state) = self.groups.get(&group) else { return true };
+        let (Some((term, version)), Some(state)) = (self.claims.get(group), self.groups.get(&group)) else {
+            return false;
+        };
+        let is_later = |peer: &Peer| peer.claims.get(&group).is_some_and(|claim| claim.term > term);
+        if state.voted().is_some_and(|voted| voted > term) || self.peers.values().any(is_later) {
+            return false;
+        }
         let agrees = |broker: &BrokerId| {
-            *broker == self.me
-                || self.peers.get(broker).is_some_and(|peer| {
-                    peer.acked_sent.is_some_and(|sent| now < sent + LEASE)
-                        && peer.acked_version >= version
-                        && !peer.refused.contains(&group)
-                })
+            *broker == self.me || self.peers.get(broker).is_some_and(|peer| peer.gives_lease(group, version, now))
         };
         state.voters.iter().all(|set| set.iter().filter(|broker| agrees(broker)).count() * 2 > set.len())
     }
@@ -298,74 +322,82 @@ impl Liveness {
     /// Whether somebody else leads the group, or may believe so: why `candidate` gets no vote now.
     #[must_use]
     pub fn refuses(&self, group: PartitionId, candidate: BrokerId, now: Duration) -> Option<&'static str> {
-        if !self.groups.contains_key(&group) {
+        let Some(state) = self.groups.get(&group) else { return Some("the group is not open here") };
+        if state.is_alone() {
             return None;
         }
         if now < self.started + PROMISE {
             return Some("this broker has just started, and may have promised a leader to elect no other");
         }
+        if candidate != self.me && self.has_lease(group, now) {
+            return Some("this broker leads the group");
+        }
+        let binds = |peer: &Peer, claim: &Claim| (claim.agrees && peer.is_heard()) || claim.binds(now);
         let leads = |(broker, peer): (&BrokerId, &Peer)| {
-            let is_bound = !peer.suspected || peer.promised.is_some_and(|promised| now < promised + PROMISE);
-            *broker != candidate && is_bound && peer.claims.contains_key(&group)
+            *broker != candidate && peer.claims.get(&group).is_some_and(|claim| binds(peer, claim))
         };
         self.peers.iter().any(leads).then_some("the group has a leader that this broker hears")
     }
 
     /// The replica here is about to vote in `term`, for itself or for another. From now on it agrees to no earlier leader's claim: an ack that counted for one
     /// while the vote makes another would let two serve.
-    pub fn vote(&mut self, group: PartitionId, term: Term) {
-        if self.groups.contains_key(&group) {
-            let voted = self.voted.entry(group).or_insert(term);
-            *voted = term.max(*voted);
+    pub fn vote(&mut self, group: PartitionId, candidate: BrokerId, term: Term) {
+        let vote = Vote { term, candidate };
+        if let Some(state) = self.groups.get_mut(&group)
+            && !state.votes.contains(&vote)
+        {
+            state.votes.push(vote);
         }
     }
 
-    /// It did not vote after all.
-    pub fn did_not_vote(&mut self, group: PartitionId, term: Term) {
-        if self.voted.get(&group) == Some(&term) {
-            self.voted.remove(&group);
+    /// It did not vote for that one after all, and stands at an earlier term.
+    pub fn did_not_vote(&mut self, group: PartitionId, candidate: BrokerId, term: Term) {
+        if let Some(state) = self.groups.get_mut(&group) {
+            state.votes.retain(|vote| *vote != Vote { term, candidate });
         }
     }
 
     /// Looks at the time, and says what has to be done. `draw` draws below its argument.
     pub fn due(&mut self, now: Duration, draw: &mut impl FnMut(u64) -> u64) -> Vec<Due> {
-        for peer in self.peers.values_mut().filter(|peer| !peer.suspected) {
-            if now >= peer.heard.unwrap_or(peer.since) + SUSPECT_AFTER {
-                peer.suspected = true;
+        for peer in self.peers.values_mut() {
+            if peer.suspect(now) {
                 self.changed.extend(peer.claims.keys());
             }
         }
-        let mut out = Vec::new();
+        let mut out: Vec<Due> = std::mem::take(&mut self.tell).into_iter().map(Due::Heartbeat).collect();
         for group in std::mem::take(&mut self.changed) {
             if !self.groups.contains_key(&group) {
                 continue;
             }
-            let has_leader = self.leader(group).is_some();
+            let has_leader = self.has_leader(group);
             if has_leader && self.orphans.remove(&group) {
                 out.push(Due::Claimed(group));
             }
             if !has_leader && self.orphans.insert(group) {
-                let first = self.bound_until(group, now) + jitter(draw);
-                self.groups.get_mut(&group).expect("looked up above").orphan = Some(first);
+                let first = self.bound_until(group, now, draw);
+                self.groups.get_mut(&group).expect("looked up above").stands = Some((first, 0));
             }
         }
         for group in &self.orphans {
             let state = self.groups.get_mut(group).expect("an orphan is open here");
-            let votes = state.voters.iter().any(|set| set.contains(&self.me));
-            if let Some(at) = state.orphan.filter(|at| votes && *at <= now) {
+            let votes = state.has_voter(self.me);
+            if let Some((at, times)) = state.stands.filter(|(at, _)| votes && *at <= now) {
                 out.push(Due::Elect(*group));
-                state.orphan = Some(at.max(now) + RETRY + jitter(draw));
+                let wait = RETRY * 2u32.pow(times.min(RETRY_DOUBLINGS_MAX));
+                state.stands = Some((at.max(now) + wait + jitter(draw), times + 1));
             }
         }
         out
     }
 
-    /// When the other voters here are free to elect a leader of the group, as far as this broker knows: they have promised about when it has.
-    fn bound_until(&self, group: PartitionId, now: Duration) -> Duration {
-        let bound =
-            self.peers.values().filter(|peer| peer.claims.contains_key(&group)).filter_map(|peer| peer.promised);
-        let promised = bound.max().map_or(now, |promised| promised + PROMISE);
-        promised.max(self.started + PROMISE).max(now)
+    /// When the voters are free to elect a leader of the group, as far as this broker knows: the others have promised about when it has.
+    fn bound_until(&self, group: PartitionId, now: Duration, draw: &mut impl FnMut(u64) -> u64) -> Duration {
+        if self.groups.get(&group).is_some_and(Group::is_alone) {
+            return now;
+        }
+        let promised = self.peers.values().filter_map(|peer| peer.claims.get(&group)?.agreed);
+        let bound = promised.max().map_or(now, |promised| promised + PROMISE);
+        bound.max(self.started + PROMISE).max(now) + jitter(draw)
     }
 }
 

@@ -11,6 +11,9 @@ fn group(number: i32) -> PartitionId {
     PartitionId { topic: TopicId([5; 16]), partition: PartitionIndex(number) }
 }
 
+/// How a replica stands that has voted for nobody yet.
+const FOLLOWS: Option<Stand> = Some((Term(0), BrokerId(0)));
+
 /// Brokers 1 to 3, all with replicas of the groups that are opened.
 struct Three {
     brokers: Vec<Liveness>,
@@ -38,7 +41,7 @@ impl Three {
 
     fn open(&mut self, group: PartitionId) {
         let voters = vec![BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)])];
-        self.brokers.iter_mut().for_each(|broker| broker.open(group, voters.clone()));
+        self.brokers.iter_mut().for_each(|broker| broker.open(group, voters.clone(), None));
     }
 
     /// Time passes, and beats go where they can, of those that live.
@@ -65,7 +68,7 @@ impl Three {
         }
         let (sender, receiver) = (self.brokers[from].me, self.brokers[to].me);
         let beat = self.brokers[from].beat(receiver, self.now);
-        let ack = self.brokers[to].heard(sender, beat, self.now, |_, _| true).unwrap();
+        let Some(ack) = self.brokers[to].heard(sender, beat, self.now, |_| FOLLOWS) else { return };
         if !self.cut.contains(&(to, from)) {
             self.brokers[from].acked(receiver, ack);
         }
@@ -182,8 +185,8 @@ fn an_ack_of_one_that_follows_another_gives_no_lease() {
     for to in [1, 2] {
         let receiver = three.brokers[to].me;
         let beat = three.brokers[0].beat(receiver, now);
-        let ack = three.brokers[to].heard(BrokerId(1), beat, now, |_, term| term > Term(4)).unwrap();
-        assert_eq!(ack.refused, [group(1)]);
+        let ack = three.brokers[to].heard(BrokerId(1), beat, now, |_| Some((Term(5), BrokerId(3)))).unwrap();
+        assert_eq!(ack.refused, Some(vec![group(1)]));
         three.brokers[0].acked(receiver, ack);
     }
     assert!(!three.brokers[0].has_lease(group(1), now));
@@ -228,11 +231,12 @@ fn claims_reach_a_peer_as_changes_and_anew_when_it_missed_some() {
 fn a_beat_of_a_stranger_is_not_answered_and_a_late_ack_changes_nothing() {
     let mut three = Three::new();
     let beat = three.brokers[0].beat(BrokerId(2), three.now);
-    assert_eq!(three.brokers[1].heard(BrokerId(9), beat, three.now, |_, _| true), None);
+    assert_eq!(three.brokers[1].heard(BrokerId(9), beat, three.now, |_| FOLLOWS), None);
     three.open(group(1));
     three.brokers[0].claim(group(1), Term(1));
     three.run(ms(1000), &[0, 1, 2]);
-    let late = Ack { to: 7, sent: three.now + ms(5000), version: 0, refused: vec![group(1)] };
+    let refused = Some(vec![group(1)]);
+    let late = Ack { to: 7, sent: three.now + ms(5000), version: 0, refusals: 1, refused };
     three.brokers[0].acked(BrokerId(2), late.clone());
     three.brokers[0].acked(BrokerId(3), Ack { sent: ms(1), to: 1, ..late });
     assert!(three.brokers[0].has_lease(group(1), three.now));
@@ -245,18 +249,119 @@ fn who_has_voted_for_another_agrees_to_no_earlier_claim() {
     three.brokers[0].claim(group(1), Term(4));
     three.run(ms(1000), &[0, 1, 2]);
     let refused = |three: &mut Three, term| {
+        three.now += ms(1);
         three.brokers[0].claim(group(1), term);
-        let beat = three.brokers[0].beat(BrokerId(2), three.now);
-        let ack = three.brokers[1].heard(BrokerId(1), beat, three.now, |_, _| true).unwrap();
-        three.brokers[0].acked(BrokerId(2), ack.clone());
-        !ack.refused.is_empty()
+        three.send(0, 1);
+        !three.brokers[0].peers[&BrokerId(2)].gives_lease(group(1), 1, three.now)
     };
-    three.brokers[1].vote(group(1), Term(5));
+    let (one, other) = (BrokerId(1), BrokerId(3));
+    three.brokers[1].vote(group(1), other, Term(5));
+    three.brokers[1].vote(group(1), one, Term(5));
     assert!(refused(&mut three, Term(4)));
-    three.brokers[1].did_not_vote(group(1), Term(5));
+    three.brokers[1].did_not_vote(group(1), one, Term(5));
+    assert!(refused(&mut three, Term(4)), "it may have voted for the other");
+    three.brokers[1].did_not_vote(group(1), other, Term(5));
     assert!(!refused(&mut three, Term(4)));
-    three.brokers[1].vote(group(1), Term(6));
+    three.brokers[1].vote(group(1), other, Term(6));
     assert!(refused(&mut three, Term(5)));
     assert!(!refused(&mut three, Term(6)), "that is whom it voted for");
     assert!(!refused(&mut three, Term(7)));
+}
+
+#[test]
+fn a_claim_that_is_refused_is_no_leader_and_binds_nobody() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.run(ms(700), &[0, 1, 2]);
+    three.elections();
+    // Both others have voted in a later term, which came to nothing.
+    for voter in [1, 2] {
+        three.brokers[voter].vote(group(1), BrokerId(2), Term(5));
+    }
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    assert!(!three.brokers[0].has_lease(group(1), three.now));
+    let elections = three.elections();
+    assert!(elections.contains(&1) && elections.contains(&2), "{elections:?}");
+    assert_eq!(three.brokers[2].refuses(group(1), BrokerId(2), three.now), None);
+}
+
+#[test]
+fn a_replica_that_is_not_open_gives_no_lease() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    assert!(three.brokers[0].has_lease(group(1), three.now));
+    three.brokers[1].close(group(1));
+    three.brokers[2].close(group(1));
+    three.run(ms(1000), &[0, 1, 2]);
+    assert!(!three.brokers[0].has_lease(group(1), three.now));
+    assert!(three.brokers[1].refuses(group(1), BrokerId(3), three.now).is_some());
+}
+
+#[test]
+fn a_replica_that_voted_before_it_was_restarted_agrees_to_no_earlier_claim() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    let voters = vec![BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)])];
+    for broker in [1, 2] {
+        three.brokers[broker] = three.born(broker, 2);
+        three.brokers[broker].open(group(1), voters.clone(), Some(Term(5)));
+    }
+    three.run(ms(500), &[0, 1, 2]);
+    assert!(!three.brokers[0].has_lease(group(1), three.now), "its core may not have said yet how it stands");
+}
+
+#[test]
+fn a_beat_that_comes_late_changes_nothing() {
+    let mut three = Three::new();
+    three.open(group(1));
+    let late = three.brokers[0].beat(BrokerId(2), three.now);
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(500), &[0, 1, 2]);
+    assert_eq!(three.brokers[1].heard(BrokerId(1), late.clone(), three.now, |_| FOLLOWS), None);
+    assert_eq!(three.brokers[1].leader(group(1)), Some((BrokerId(1), Term(4))));
+    three.brokers[0] = three.born(0, 2);
+    three.run(ms(500), &[0, 1, 2]);
+    let of_the_last_life = Beat { sent: three.now, ..late };
+    assert_eq!(three.brokers[1].heard(BrokerId(1), of_the_last_life, three.now, |_| FOLLOWS), None);
+}
+
+#[test]
+fn a_leader_hears_of_a_later_one_and_gives_its_own_vote_to_nobody_while_it_serves() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    assert!(three.brokers[0].refuses(group(1), BrokerId(3), three.now).is_some());
+    three.brokers[2].claim(group(1), Term(5));
+    three.run(ms(300), &[0, 2]);
+    assert!(!three.brokers[0].has_lease(group(1), three.now));
+}
+
+#[test]
+fn an_only_voter_serves_at_once_and_one_that_is_joined_by_others_needs_them() {
+    let mut three = Three::new();
+    let alone = vec![BTreeSet::from([BrokerId(1)])];
+    three.brokers[0].open(group(1), alone, None);
+    three.run(ms(20), &[0]);
+    assert_eq!(three.elections(), [0]);
+    three.brokers[0].claim(group(1), Term(1));
+    assert!(three.brokers[0].has_lease(group(1), three.now));
+    three.brokers[0].set_voters(group(1), vec![BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)])]);
+    assert!(!three.brokers[0].has_lease(group(1), three.now));
+}
+
+#[test]
+fn a_follower_in_a_new_life_is_told_what_is_committed() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    three.due.clear();
+    three.brokers[1] = three.born(1, 2);
+    three.run(ms(500), &[0, 1, 2]);
+    assert_eq!(three.due.iter().filter(|due| **due == (0, Due::Heartbeat(group(1)))).count(), 1);
 }

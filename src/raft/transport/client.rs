@@ -26,6 +26,7 @@ use super::session::{self, Answer};
 use super::wire::{self, Malformed, Target};
 use crate::ids::{PartitionId, ReplicaId, Term};
 use crate::log::Descriptor;
+use crate::protocol::batch::crc32c;
 use crate::raft::types::{TypeConfig, encode_vote};
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
@@ -120,6 +121,7 @@ impl Peer {
             target: Some(self.target.into()),
             vote: encode_vote(&vote),
             size_bytes: u64::try_from(encoded.len()).expect("a length fits"),
+            crc: crc32c(&[&encoded]),
         };
         let first = proto::SnapshotChunk { head: Some(head), data: Bytes::new() };
         let parts = (0..encoded.len()).step_by(CHUNK_BYTES).map(move |from| {
@@ -173,8 +175,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let opened = self.link().map(|link| session::run(link.session(), self.target, input));
-        futures::future::ready(opened.map_err(RPCError::Unreachable)).boxed()
+        let answers = match self.link() {
+            Ok(link) => session::run(link.session(), self.target, input),
+            Err(why) => session::nowhere(why, input),
+        };
+        futures::future::ready(Ok(answers)).boxed()
     }
 
     async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {

@@ -35,6 +35,10 @@ pub trait Member: Send + Sync {
     fn replica(&self) -> ReplicaId;
     /// How it stands.
     fn standing(&self) -> Standing;
+    /// The term that it had voted in when its core was started: until the core says how it stands, it is that at least.
+    fn voted(&self) -> Option<Term>;
+    /// Lets its followers show that it still leads, and tells them what is committed.
+    fn heartbeat(&self) -> BoxFuture<'_, ()>;
     /// Stands for election, if the others would elect it.
     fn elect(&self) -> BoxFuture<'_, ()>;
     /// Lets time decide whether to stand for election, or not.
@@ -79,7 +83,7 @@ pub trait Votes: Send + Sync + std::fmt::Debug {
     /// Why not.
     fn may_vote(&self, group: PartitionId, candidate: ReplicaId, term: Term, asked: Asked) -> Result<(), &'static str>;
     /// What [`Votes::may_vote`] allowed was not done.
-    fn did_not_vote(&self, group: PartitionId, term: Term);
+    fn did_not_vote(&self, group: PartitionId, candidate: ReplicaId, term: Term);
 }
 
 /// The replicas that are open on this broker, by their groups.

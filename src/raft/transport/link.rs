@@ -1,4 +1,4 @@
-//! The way to one peer: its two connections, and the stream that carries the sessions of all groups.
+//! The way to one peer: its connections, and the stream that carries the sessions of all groups.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::proto::liveness_client::LivenessClient;
 use super::proto::replication_client::ReplicationClient;
 use super::proto::{AppendFrame, AppendReply};
-use super::{CLUSTER, MESSAGE_BYTES_MAX, WINDOW_BYTES};
+use super::{CLUSTER, KEEP_ALIVE, KEEP_ALIVE_PATIENCE, MESSAGE_BYTES_MAX, WINDOW_BYTES};
 use crate::ids::BrokerId;
 use crate::net::Network;
 
@@ -30,8 +31,22 @@ pub type Replies = mpsc::UnboundedReceiver<AppendReply>;
 /// One stream, as long as it lasts.
 struct Lane {
     number: u64,
-    frames: mpsc::UnboundedSender<AppendFrame>,
+    frames: mpsc::UnboundedSender<Queued>,
+    /// What carries it: ends with it, and what is queued with that.
+    task: AbortHandle,
     sessions: HashMap<u64, mpsc::UnboundedSender<AppendReply>>,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A frame, and its part of what may be under way: counted until the frame is neither queued nor unanswered.
+struct Queued {
+    frame: AppendFrame,
+    _budget: Option<Arc<Budget>>,
 }
 
 /// The way to one peer.
@@ -39,6 +54,7 @@ pub struct Link {
     broker: BrokerId,
     address: String,
     cluster: MetadataValue<Ascii>,
+    beats: Channel,
     control: Channel,
     data: Channel,
     lane: Mutex<Option<Lane>>,
@@ -63,6 +79,9 @@ impl Link {
     ) -> Result<Arc<Self>, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(CONNECT_PATIENCE)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_PATIENCE)
+            .keep_alive_while_idle(true)
             .initial_connection_window_size(WINDOW_BYTES)
             .initial_stream_window_size(WINDOW_BYTES);
         let connect = |network: &Arc<dyn Network>| {
@@ -80,6 +99,7 @@ impl Link {
             broker,
             address: address.to_owned(),
             cluster: cluster.parse().expect("a cluster id is printable ASCII"),
+            beats: connect(network),
             control: connect(network),
             data: connect(network),
             lane: Mutex::default(),
@@ -108,7 +128,7 @@ impl Link {
 
     /// For signs of life.
     pub(in crate::raft) fn liveness(&self) -> LivenessClient<Channel> {
-        LivenessClient::new(self.control.clone())
+        LivenessClient::new(self.beats.clone())
     }
 
     /// For records and snapshots.
@@ -152,13 +172,13 @@ impl Link {
     fn open(self: &Arc<Self>) -> Lane {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (frames, queue) = mpsc::unbounded_channel();
-        tokio::spawn(Arc::clone(self).carry(number, queue));
-        Lane { number, frames, sessions: HashMap::new() }
+        let task = tokio::spawn(Arc::clone(self).carry(number, queue)).abort_handle();
+        Lane { number, frames, task, sessions: HashMap::new() }
     }
 
     /// Carries frames there and replies back until the stream breaks.
-    async fn carry(self: Arc<Self>, number: u64, mut queue: mpsc::UnboundedReceiver<AppendFrame>) {
-        let frames = futures::stream::poll_fn(move |context| queue.poll_recv(context));
+    async fn carry(self: Arc<Self>, number: u64, mut queue: mpsc::UnboundedReceiver<Queued>) {
+        let frames = futures::stream::poll_fn(move |context| queue.poll_recv(context)).map(|queued| queued.frame);
         match self.data().append(self.request(frames)).await {
             Ok(response) => {
                 let mut replies = response.into_inner();
@@ -188,10 +208,10 @@ impl Link {
         }
     }
 
+    /// A stream is over, or does not get anything through. Every session of it hears that its sender is gone.
     fn drop_lane(&self, number: u64) {
         let mut lane = self.lane();
         if lane.as_ref().is_some_and(|lane| lane.number == number) {
-            // Every session of it hears that its sender is gone.
             *lane = None;
         }
     }
@@ -212,7 +232,7 @@ pub(super) struct Budget {
 /// One group's use of the stream.
 pub(super) struct Session {
     number: u64,
-    frames: mpsc::UnboundedSender<AppendFrame>,
+    frames: mpsc::UnboundedSender<Queued>,
     /// What the peer answers; ends when the stream breaks.
     pub(super) replies: Replies,
     link: Arc<Link>,
@@ -231,8 +251,13 @@ impl Session {
     }
 
     /// Sends a frame; whether it could be.
-    pub(super) fn send(&self, frame: AppendFrame) -> bool {
-        self.frames.send(frame).is_ok()
+    pub(super) fn send(&self, frame: AppendFrame, budget: &Arc<Budget>) -> bool {
+        self.frames.send(Queued { frame, _budget: Some(Arc::clone(budget)) }).is_ok()
+    }
+
+    /// The peer has not answered for too long: the stream that it does not answer on is given up, for all sessions.
+    pub(super) fn give_up(&self) {
+        self.link.drop_lane(self.lane);
     }
 }
 
@@ -240,7 +265,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         if let Some(lane) = self.link.lane().as_mut().filter(|lane| lane.number == self.lane) {
             lane.sessions.remove(&self.number);
-            drop(lane.frames.send(AppendFrame { session: self.number, closes: true, ..AppendFrame::default() }));
+            let frame = AppendFrame { session: self.number, closes: true, ..AppendFrame::default() };
+            drop(lane.frames.send(Queued { frame, _budget: None }));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The groups' network: gRPC between brokers.
 //!
-//! Two connections lead to each peer: *control* (votes; small, strict deadlines) and *data* (AppendEntries, snapshots). On the data
+//! Three connections lead to each peer: for *beats*, for *control* (votes; small, strict deadlines) and for *data* (AppendEntries, snapshots). On the data
 //! connection one bidirectional stream carries the sessions of all groups, pipelined ([`link`]). What is under way to a peer is bounded in
 //! bytes; a session that catches up has a budget of its own, so that it cannot keep live traffic waiting.
 //!
@@ -9,6 +9,8 @@
 //! - [`wire`]: between openraft's messages and those on the wire.
 //!
 //! Never: a message that makes a group. One for a replica that is not open here is refused.
+
+use std::time::Duration;
 
 pub mod client;
 pub mod groups;
@@ -32,6 +34,9 @@ const CLUSTER: &str = "ottla-cluster";
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
 /// HTTP/2 flow control: what a peer may send before it is read.
 const WINDOW_BYTES: u32 = 16 << 20;
+/// How often a connection is tried, and for how long it may be silent then: a peer without power says nothing, and TCP alone would wait for minutes.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(2);
 /// Parts that a snapshot is sent in.
 const CHUNK_BYTES: usize = 1 << 20;
 /// The largest snapshot that is taken in.

@@ -3,10 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 
 use futures::{Stream, StreamExt};
-use openraft::raft::{TransferLeaderRequest, VoteRequest};
+use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use tokio::sync::mpsc;
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status, Streaming};
@@ -17,12 +19,15 @@ use super::proto::refusal::Reason;
 use super::proto::replication_server::{Replication, ReplicationServer};
 use super::proto::{self, vote_request::Kind};
 use super::wire::{self, Malformed};
-use super::{CLUSTER, MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX, WINDOW_BYTES};
-use crate::ids::{BrokerId, Incarnation, ReplicaId, Term};
+use super::{
+    CLUSTER, KEEP_ALIVE, KEEP_ALIVE_PATIENCE, MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX, WINDOW_BYTES,
+};
+use crate::ids::{BrokerId, Incarnation, PartitionId, ReplicaId, Term};
 use crate::log::{Descriptor, LogError};
 use crate::net::Connection;
+use crate::protocol::batch::crc32c;
 use crate::raft::node::Node;
-use crate::raft::types::{AppendRequest, encode_vote};
+use crate::raft::types::{AppendRequest, TypeConfig, encode_vote};
 
 /// The replicas of this broker, for its peers.
 #[derive(Clone, Debug)]
@@ -52,6 +57,8 @@ impl Service {
         hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
             .timer(hyper_util::rt::TokioTimer::new())
             .auto_date_header(false)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_PATIENCE)
             .initial_connection_window_size(WINDOW_BYTES)
             .initial_stream_window_size(WINDOW_BYTES)
             .serve_connection(
@@ -101,8 +108,8 @@ impl tower::Service<Call> for Either {
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Answer, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
@@ -149,14 +156,11 @@ impl Replication for Service {
             }
             Kind::Unspecified => return Err(Status::invalid_argument("what is asked?")),
         };
-        let (candidate, term) = (vote.leader_id.voted_for, Term(vote.leader_id.term));
-        self.node.may_vote(target.group, candidate, term, asked).map_err(Status::unavailable)?;
         let candidacy = VoteRequest { vote, last_log_id: last, leadership_transfer: request.transfer };
-        let answer = member.vote(candidacy, request.kind() == Kind::PreVote).await;
-        if asked != Asked::PreVote && !answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
-            self.node.did_not_vote(target.group, term);
-        }
-        let answer = answer.map_err(Status::unavailable)?;
+        let is_pre = request.kind() == Kind::PreVote;
+        // In a task of its own: a candidate that does not wait any more must not keep what became of its vote from being noted.
+        let voting = vote_for(Arc::clone(&self.node), member, target.group, candidacy, asked, is_pre);
+        let answer = tokio::spawn(voting).await.map_err(|_| Status::aborted("this broker stops"))??;
         Ok(Response::new(proto::VoteReply {
             vote: encode_vote(&answer.vote),
             granted: answer.vote_granted,
@@ -187,11 +191,33 @@ impl Replication for Service {
         if (bytes.len() as u64) < head.size_bytes {
             return Err(Status::data_loss("a snapshot that is shorter than was said"));
         }
+        if crc32c(&[&bytes]) != head.crc {
+            return Err(Status::data_loss("a snapshot that was damaged on its way"));
+        }
         let snapshot = Descriptor::from_bytes(bytes.into())
             .ok_or_else(|| Status::invalid_argument("a snapshot that cannot be read"))?;
         let vote = member.install(vote, snapshot).await.map_err(Status::unavailable)?;
         Ok(Response::new(proto::SnapshotReply { vote: encode_vote(&vote) }))
     }
+}
+
+/// Gives a vote, if nobody has a say against it.
+async fn vote_for(
+    node: Arc<Node>,
+    member: Arc<dyn Member>,
+    group: PartitionId,
+    candidacy: VoteRequest<TypeConfig>,
+    asked: Asked,
+    is_pre: bool,
+) -> Result<VoteResponse<TypeConfig>, Status> {
+    let (candidate, term) = (candidacy.vote.leader_id.voted_for, Term(candidacy.vote.leader_id.term));
+    node.may_vote(group, candidate, term, asked).map_err(Status::unavailable)?;
+    let answer = member.vote(candidacy, is_pre).await.map_err(Status::unavailable)?;
+    // A core that is at that term by now may have voted for it, or may vote on.
+    if asked != Asked::PreVote && !answer.vote_granted && answer.vote.leader_id.term < term.0 {
+        node.did_not_vote(group, candidate, term);
+    }
+    Ok(answer)
 }
 
 #[tonic::async_trait]
@@ -200,7 +226,9 @@ impl Liveness for Service {
         self.check(&request)?;
         let (from, beat) = wire::beat(request.into_inner())?;
         let ack = self.node.heard(from, beat);
-        let ack = ack.ok_or_else(|| Status::not_found(format!("broker {} does not belong to this cluster", from.0)))?;
+        let ack = ack.ok_or_else(|| {
+            Status::not_found(format!("broker {} does not belong to this cluster, or has sent a later beat", from.0))
+        })?;
         Ok(Response::new(wire::put_ack(ack)))
     }
 }
@@ -217,6 +245,14 @@ struct Open {
     member: Arc<dyn Member>,
     requests: mpsc::UnboundedSender<AppendRequest>,
     under_way: Arc<Mutex<UnderWay>>,
+    /// Set when the session ends: what is queued of it is not for the core any more.
+    is_over: Arc<AtomicBool>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
 }
 
 /// One stream of a peer.
@@ -262,11 +298,16 @@ impl Incoming {
     async fn open(&mut self, session: u64, target: proto::Target) -> Result<(), (Reason, String)> {
         let member = self.service.member(Some(target))?;
         let (requests, mut queue) = mpsc::unbounded_channel();
-        let queue = futures::stream::poll_fn(move |context| queue.poll_recv(context));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&is_over);
+        let queue = futures::stream::poll_fn(move |context| match ends.load(Ordering::Relaxed) {
+            true => Poll::Ready(None),
+            false => queue.poll_recv(context),
+        });
         let answers = member.append(queue.boxed()).await;
         let under_way = Arc::default();
         tokio::spawn(answer(session, answers, Arc::clone(&under_way), self.tell.clone()));
-        self.sessions.insert(session, Open { member, requests, under_way });
+        self.sessions.insert(session, Open { member, requests, under_way, is_over });
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
@@ -34,7 +35,7 @@ type Waiting = Pin<Box<dyn Future<Output = Budget> + Send>>;
 struct Sent {
     bytes: usize,
     at: Instant,
-    _budget: Budget,
+    _budget: Arc<Budget>,
 }
 
 struct State<S> {
@@ -80,6 +81,16 @@ where
     .boxed()
 }
 
+/// A peer that no way leads to: every request is answered so, once it is made. openraft waits before it makes one to a peer that was away, and not before it
+/// opens a stream.
+pub(super) fn nowhere<'s, S>(why: Unreachable<TypeConfig>, mut requests: S) -> BoxStream<'s, Answer>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+{
+    let answer = async move { requests.next().await.map(|_| Err(RPCError::Unreachable(why))) };
+    futures::stream::once(answer).filter_map(futures::future::ready).boxed()
+}
+
 impl<S> State<S>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
@@ -106,10 +117,14 @@ where
                     });
                 }
                 Event::Reply(None) => return Some(self.end("the connection broke")),
-                Event::Silence => return Some(self.end("no answer")),
+                Event::Silence => {
+                    self.session.give_up();
+                    return Some(self.end("no answer"));
+                }
                 Event::Allowed(budget) => {
                     let (frame, bytes, _) = self.next.take().expect("it was waited for");
-                    if !self.session.send(frame) {
+                    let budget = Arc::new(budget);
+                    if !self.session.send(frame, &budget) {
                         return Some(self.end("the connection broke"));
                     }
                     self.sent.push_back(Sent { bytes, at: Instant::now(), _budget: budget });

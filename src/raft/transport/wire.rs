@@ -8,7 +8,7 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult
 
 use super::proto::{self, append_reply, entry, refusal};
 use crate::ids::{BrokerId, Incarnation, LogId, PartitionId, PartitionIndex, RaftIndex, ReplicaId, Term, TopicId};
-use crate::protocol::batch::{BatchHeader, MAGIC, crc_matches};
+use crate::protocol::batch::{BatchHeader, MAGIC, crc_matches, crc32c};
 use crate::raft::liveness::{Ack, Beat};
 use crate::raft::types::{
     Command, RaftEntry, RaftLogId, RaftVote, TypeConfig, decode_membership, decode_vote, encode_membership,
@@ -88,7 +88,16 @@ fn put_entry(from: RaftEntry) -> proto::Entry {
         EntryPayload::Normal(Command::Machine(command)) => Some(entry::Payload::Command(command)),
         EntryPayload::Normal(Command::Stored(_)) => unreachable!("what is read for applying is not replicated"),
     };
-    proto::Entry { id: Some(put_id(&from.log_id)), payload }
+    let crc = checked(payload.as_ref()).map_or(0, |bytes| crc32c(&[bytes]));
+    proto::Entry { id: Some(put_id(&from.log_id)), payload, crc }
+}
+
+/// What of a payload has no CRC of its own.
+fn checked(payload: Option<&entry::Payload>) -> Option<&Bytes> {
+    match payload {
+        Some(entry::Payload::Command(bytes) | entry::Payload::Membership(bytes)) => Some(bytes),
+        Some(entry::Payload::Records(_)) | None => None,
+    }
 }
 
 /// Reads a request.
@@ -114,6 +123,9 @@ pub fn append(frame: proto::AppendFrame) -> Result<AppendEntriesRequest<TypeConf
 
 fn read_entry(wire: proto::Entry) -> Result<RaftEntry, Malformed> {
     let log_id = wire.id.as_ref().map(id).ok_or(Malformed("an entry without id"))?;
+    if checked(wire.payload.as_ref()).is_some_and(|bytes| crc32c(&[bytes]) != wire.crc) {
+        return Err(Malformed("a command or membership whose CRC does not match"));
+    }
     let payload = match wire.payload {
         None => EntryPayload::Blank,
         Some(entry::Payload::Records(batch)) => {
@@ -165,6 +177,7 @@ pub fn put_beat(from: BrokerId, beat: Beat) -> proto::BeatRequest {
         version: beat.version,
         claimed: beat.claimed.into_iter().map(claim).collect(),
         withdrawn: beat.withdrawn.into_iter().map(put_group).collect(),
+        refusals: beat.refusals,
     }
 }
 
@@ -181,20 +194,24 @@ pub fn beat(wire: proto::BeatRequest) -> Result<(BrokerId, Beat), Malformed> {
         version: wire.version,
         claimed: wire.claimed.iter().map(claim).collect::<Result<_, _>>()?,
         withdrawn: wire.withdrawn.iter().map(group).collect::<Result<_, _>>()?,
+        refusals: wire.refusals,
     };
     Ok((BrokerId(wire.from), beat))
 }
 
 /// An ack on the wire.
 pub fn put_ack(ack: Ack) -> proto::BeatReply {
-    let refused = ack.refused.into_iter().map(put_group).collect();
-    proto::BeatReply { to: ack.to, sent_us: micros(ack.sent), version: ack.version, refused }
+    let groups = |refused: Vec<PartitionId>| proto::Groups { groups: refused.into_iter().map(put_group).collect() };
+    let (sent_us, refused) = (micros(ack.sent), ack.refused.map(groups));
+    proto::BeatReply { to: ack.to, sent_us, version: ack.version, refusals: ack.refusals, refused }
 }
 
 /// Reads an ack.
 pub fn ack(wire: &proto::BeatReply) -> Result<Ack, Malformed> {
-    let refused = wire.refused.iter().map(group).collect::<Result<_, _>>()?;
-    Ok(Ack { to: wire.to, sent: Duration::from_micros(wire.sent_us), version: wire.version, refused })
+    let groups = |refused: &proto::Groups| refused.groups.iter().map(group).collect::<Result<_, _>>();
+    let refused = wire.refused.as_ref().map(groups).transpose()?;
+    let (sent, refusals) = (Duration::from_micros(wire.sent_us), wire.refusals);
+    Ok(Ack { to: wire.to, sent, version: wire.version, refusals, refused })
 }
 
 /// Bytes of the entries of a request.
@@ -262,7 +279,8 @@ mod tests {
     }
 
     fn entry(index: u64, payload: Option<entry::Payload>) -> proto::Entry {
-        proto::Entry { id: Some(proto::LogId { term: 3, index }), payload }
+        let crc = checked(payload.as_ref()).map_or(0, |bytes| crc32c(&[bytes]));
+        proto::Entry { id: Some(proto::LogId { term: 3, index }), payload, crc }
     }
 
     #[test]
@@ -288,6 +306,9 @@ mod tests {
         for cut in 0..good.len() {
             assert!(read(good[..cut].to_vec()).is_err(), "cut at {cut}");
         }
+        let mut command = entry(7, Some(entry::Payload::Command("command".into())));
+        command.payload = Some(entry::Payload::Command("commanD".into()));
+        assert!(append(frame(vec![command])).is_err());
     }
 
     #[test]
@@ -295,7 +316,7 @@ mod tests {
         assert!(append(frame(vec![entry(7, None), entry(8, None)])).is_ok());
         assert!(append(frame(vec![entry(7, None), entry(9, None)])).is_err());
         assert!(append(frame(vec![entry(8, None)])).is_err());
-        assert!(append(frame(vec![proto::Entry { id: None, payload: None }])).is_err());
+        assert!(append(frame(vec![proto::Entry::default()])).is_err());
         assert!(append(proto::AppendFrame { vote: "short".into(), ..frame(vec![]) }).is_err());
     }
 }

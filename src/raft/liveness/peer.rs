@@ -1,0 +1,185 @@
+//! What is known of another broker.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::{Ack, Beat, LEASE, PROMISE, SUSPECT_AFTER};
+use crate::ids::{PartitionId, Term};
+
+/// Lives of a broker whose late beats are told from those of its present one.
+const LIVES: usize = 8;
+
+/// A group that a broker says it leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) term: Term,
+    /// Whether the replica here follows it, as of the last beat.
+    pub(super) agrees: bool,
+    /// When that was last told to the leader: a promise.
+    pub(super) agreed: Option<Duration>,
+}
+
+impl Claim {
+    /// Takes down what the leader is told now; whether that is news.
+    pub(super) fn agree(&mut self, agrees: bool, now: Duration) -> bool {
+        if agrees {
+            self.agreed = Some(now);
+        }
+        std::mem::replace(&mut self.agrees, agrees) != agrees
+    }
+
+    /// Whether its leader may still count on what it was told.
+    pub(super) fn binds(&self, now: Duration) -> bool {
+        self.agreed.is_some_and(|agreed| now < agreed + PROMISE)
+    }
+}
+
+/// Another broker.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Since when it is known at all.
+    since: Duration,
+    /// Whether it has left the cluster.
+    pub(super) is_gone: bool,
+    pub(super) boot: Option<u64>,
+    /// Lives that are over.
+    past: VecDeque<u64>,
+    /// When its last beat was sent, by its clock, and came, by this broker's.
+    pub(super) sent: Option<Duration>,
+    pub(super) heard: Option<Duration>,
+    /// What it claims, and up to which version.
+    pub(super) claims: BTreeMap<PartitionId, Claim>,
+    pub(super) version: u64,
+    /// What it has acked of this broker's beats: when that was sent, which claims it knew, and those that it refused.
+    acked_sent: Option<Duration>,
+    pub(super) acked_version: u64,
+    pub(super) refusals: u64,
+    refused: BTreeSet<PartitionId>,
+    pub(super) suspected: bool,
+}
+
+impl Peer {
+    pub(super) fn new(since: Duration) -> Self {
+        Self {
+            since,
+            is_gone: false,
+            boot: None,
+            past: VecDeque::new(),
+            sent: None,
+            heard: None,
+            claims: BTreeMap::new(),
+            version: 0,
+            acked_sent: None,
+            acked_version: 0,
+            refusals: 0,
+            refused: BTreeSet::new(),
+            suspected: false,
+        }
+    }
+
+    /// Whether a beat is later than all that came before.
+    pub(super) fn is_next(&self, beat: &Beat) -> bool {
+        !self.past.contains(&beat.boot) && (self.boot != Some(beat.boot) || self.sent.is_none_or(|sent| beat.sent > sent))
+    }
+
+    /// Whether a beat is the first of a life.
+    pub(super) fn begins(&self, beat: &Beat) -> bool {
+        self.boot != Some(beat.boot)
+    }
+
+    /// Its last life is over; the groups that it claimed.
+    pub(super) fn forget(&mut self) -> Vec<PartitionId> {
+        if let Some(past) = self.boot.take() {
+            self.past.push_back(past);
+            if self.past.len() > LIVES {
+                self.past.pop_front();
+            }
+        }
+        (self.sent, self.version) = (None, 0);
+        (self.acked_sent, self.acked_version, self.refusals) = (None, 0, 0);
+        self.refused.clear();
+        // Nobody serves what a dead process claimed: nothing is promised any more.
+        std::mem::take(&mut self.claims).into_keys().collect()
+    }
+
+    /// Reads what a beat says; the groups that it is about.
+    pub(super) fn learn(&mut self, beat: Beat) -> Vec<PartitionId> {
+        let mut changed = Vec::new();
+        // A beat that builds on what was never read: nothing of it is understood, and the next one tells all.
+        if beat.since > self.version {
+            self.version = 0;
+            return changed;
+        }
+        if beat.since == 0 {
+            let kept: BTreeSet<PartitionId> = beat.claimed.iter().map(|(group, _)| *group).collect();
+            let gone: Vec<PartitionId> = self.claims.keys().filter(|group| !kept.contains(group)).copied().collect();
+            gone.into_iter().for_each(|group| self.drop_claim(group, &mut changed));
+        }
+        for (group, term) in beat.claimed {
+            match self.claims.get(&group) {
+                Some(before) if before.term == term => {}
+                _ => {
+                    self.drop_claim(group, &mut changed);
+                    self.claims.insert(group, Claim { term, agrees: false, agreed: None });
+                    changed.push(group);
+                }
+            }
+        }
+        for group in beat.withdrawn {
+            self.drop_claim(group, &mut changed);
+        }
+        self.version = beat.version;
+        changed
+    }
+
+    fn drop_claim(&mut self, group: PartitionId, changed: &mut Vec<PartitionId>) {
+        // Whoever withdraws a claim has stopped to serve before: nothing is promised to it any more.
+        if self.claims.remove(&group).is_some() {
+            changed.push(group);
+        }
+    }
+
+    /// Whether it lives, as far as this broker knows.
+    pub(super) fn is_heard(&self) -> bool {
+        self.heard.is_some() && !self.suspected && !self.is_gone
+    }
+
+    /// Looks at the time; whether it is suspected from now on.
+    pub(super) fn suspect(&mut self, now: Duration) -> bool {
+        let is_late = now >= self.heard.unwrap_or(self.since) + SUSPECT_AFTER;
+        is_late && !std::mem::replace(&mut self.suspected, true)
+    }
+
+    /// It has answered a beat.
+    pub(super) fn acked(&mut self, ack: Ack) {
+        if self.acked_sent.is_some_and(|before| before > ack.sent) {
+            return;
+        }
+        match ack.refused {
+            Some(refused) => self.refused = refused.into_iter().collect(),
+            // It refuses what it did before; if that is not known, nothing of the ack counts.
+            None if ack.refusals == self.refusals => {}
+            None => return,
+        }
+        (self.acked_sent, self.acked_version, self.refusals) = (Some(ack.sent), ack.version, ack.refusals);
+    }
+
+    /// Whether its last ack lets this broker serve a group that it has claimed since a version.
+    pub(super) fn gives_lease(&self, group: PartitionId, version: u64, now: Duration) -> bool {
+        self.acked_sent.is_some_and(|sent| now < sent + LEASE)
+            && self.acked_version >= version
+            && !self.refused.contains(&group)
+    }
+}
+
+/// A digest of a list of groups (FNV-1a): 0 for none.
+pub(super) fn digest(groups: &[PartitionId]) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut digest = OFFSET;
+    for group in groups {
+        let bytes = group.topic.0.iter().copied().chain(group.partition.0.to_be_bytes());
+        bytes.for_each(|byte| digest = (digest ^ u64::from(byte)).wrapping_mul(PRIME));
+    }
+    if groups.is_empty() { 0 } else { digest }
+}
