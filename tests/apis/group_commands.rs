@@ -160,6 +160,14 @@ fn groups_of_both_protocols_are_shown_alike() {
         assert!(text.iter().any(|found| found == line), "{line:?} in {text:?}");
     }
     assert!(text.contains(&format!("Epoch {}", member.epoch)), "{text:?}");
+    let unread = ["read 1 - 0 0 -", "read 2 - 0 0 -", "read 3 - 0 0 -"];
+    assert_eq!(
+        said(&server, &["lag", MODERN])[1..],
+        [&["read 0 7 0 10 3"], &unread[..]].concat(),
+        "what it has, all of it"
+    );
+    assert_eq!(said(&server, &["lag", CLASSIC])[1..], [&["read 0 4 0 10 6"], &unread[..]].concat());
+    assert_eq!(new["offsets"][1]["committed"], Value::Null);
     let member_id = &classic.member_id;
     let members = format!("{member_id} desk-1 test /127.0.0.1 - read[0,1,2,3]");
     assert_eq!(said(&server, &["members", CLASSIC]), ["MEMBER INSTANCE CLIENT HOST EPOCH PARTITIONS", &*members]);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::described::{Group, described};
 use super::members;
-use super::offsets::{COLUMNS, Partition, Standing, committed, standings};
+use super::offsets::{COLUMNS, Partition, Standing, standings};
 use crate::cli::connect::{Connect, Failure, Format, print_json, print_table, print_text};
 use crate::protocol::consumer_protocol::CONSUMER;
 
@@ -31,8 +31,7 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
     let mut values = Vec::new();
     for (at, name) in args.groups.iter().enumerate() {
         let group = described(&mut client, name).await?;
-        let offsets = committed(&mut client, name).await?;
-        let standings = standings(&mut client, &offsets).await?;
+        let standings = standings(&mut client, name, &group).await?;
         if args.format == Format::Json {
             values.push(json(name, &group, &standings));
             continue;
@@ -46,7 +45,7 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn lag(standings: &Standings) -> i64 {
-    standings.values().map(|standing| standing.lag()).sum()
+    standings.values().filter_map(|standing| standing.lag()).sum()
 }
 
 /// A group for programs: the same keys for both types. Null is what a group of that type does not have.

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::described::described;
-use super::offsets::{COLUMNS, committed, standings};
+use super::offsets::{COLUMNS, standings};
 use crate::cli::connect::{Connect, Failure, Format, print_json, print_table};
 
-/// Show how far a group has come in each partition, and what is left.
+/// Show how far a group has come in each partition, and what is left; "-" where nothing is committed yet.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  ottla group lag billing\n  ottla group lag billing --format json")]
 pub struct Args {
@@ -21,11 +21,10 @@ pub struct Args {
 
 pub(super) async fn run(args: &Args) -> Result<(), Failure> {
     let mut client = args.connect.client().await?;
-    described(&mut client, &args.group).await?;
-    let offsets = committed(&mut client, &args.group).await?;
-    let standings = standings(&mut client, &offsets).await?;
+    let group = described(&mut client, &args.group).await?;
+    let standings = standings(&mut client, &args.group, &group).await?;
     if args.format == Format::Json {
-        let lag: i64 = standings.values().map(|standing| standing.lag()).sum();
+        let lag: i64 = standings.values().filter_map(|standing| standing.lag()).sum();
         let offsets: Vec<_> = standings.iter().map(|(partition, standing)| standing.json(partition)).collect();
         return print_json(&json!({"group": args.group, "lag": lag, "offsets": offsets}));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::described::described;
+use super::described::{Group, Share, described};
 use crate::cli::client::{Client, ClientError, ListOffsets};
 use crate::cli::connect::Failure;
 use crate::protocol::api::ApiKey;
@@ -23,15 +23,16 @@ pub(in crate::cli) type Partition = (String, i32);
 /// A group's offset in one partition, and where that begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
-    pub(super) committed: i64,
+    /// None for a partition that a member has, and of which nothing was committed yet: only the member knows where it begins.
+    pub(super) committed: Option<i64>,
     pub(super) start: i64,
     pub(super) end: i64,
 }
 
 impl Standing {
     /// Records that the group has not read, of those that are still there.
-    pub(super) fn lag(self) -> i64 {
-        self.end.saturating_sub(self.committed.max(self.start)).max(0)
+    pub(super) fn lag(self) -> Option<i64> {
+        self.committed.map(|committed| self.end.saturating_sub(committed.max(self.start)).max(0))
     }
 
     pub(super) fn json(self, partition: &Partition) -> Value {
@@ -40,8 +41,9 @@ impl Standing {
     }
 
     pub(super) fn row(self, partition: &Partition) -> [String; 6] {
-        let numbers = [self.committed, self.start, self.end, self.lag()].map(|number| number.to_string());
-        let [committed, start, end, lag] = numbers;
+        let numbers = [self.committed, Some(self.start), Some(self.end), self.lag()];
+        let [committed, start, end, lag] =
+            numbers.map(|number| number.map_or_else(|| "-".to_owned(), |number| number.to_string()));
         [partition.0.clone(), partition.1.to_string(), committed, start, end, lag]
     }
 }
@@ -82,13 +84,22 @@ pub(in crate::cli) async fn committed(
     Ok(found)
 }
 
-/// Where the group stands in each of these partitions. Topics that are gone are left out.
+/// Where the group stands: in each partition that it has committed an offset of, and in those that its members have. Topics that are gone are
+/// left out.
 pub(super) async fn standings(
     client: &mut Client,
-    committed: &BTreeMap<Partition, i64>,
+    name: &str,
+    group: &Group,
 ) -> Result<BTreeMap<Partition, Standing>, Failure> {
+    let mut offsets: BTreeMap<Partition, Option<i64>> = BTreeMap::new();
+    for member in &group.members {
+        let Share::Partitions(share) = &member.share else { continue };
+        let all = share.iter().flat_map(|(topic, partitions)| partitions.iter().map(|it| (topic.clone(), *it)));
+        offsets.extend(all.map(|partition| (partition, None)));
+    }
+    offsets.extend(committed(client, name).await?.into_iter().map(|(partition, offset)| (partition, Some(offset))));
     let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for (topic, partition) in committed.keys() {
+    for (topic, partition) in offsets.keys() {
         topics.entry(topic).or_default().push(*partition);
     }
     let mut standings = BTreeMap::new();
@@ -102,7 +113,7 @@ pub(super) async fn standings(
         for partition in partitions {
             let (Some(start), Some(end)) = (start.get(&partition), end.get(&partition)) else { continue };
             let key = (name.to_owned(), partition);
-            let standing = Standing { committed: committed[&key], start: *start, end: *end };
+            let standing = Standing { committed: offsets[&key], start: *start, end: *end };
             standings.insert(key, standing);
         }
     }

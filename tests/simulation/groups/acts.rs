@@ -7,8 +7,9 @@ use ottla::protocol::error_code::ErrorCode;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::cast::{Cast, Group};
 use super::member::{Kind, Member, Order, Spec, Status, offsets};
-use super::{GROUPS, INSTANCE, MEMBERLESS, REST_TIME_MAX, Rng, SESSION, Stage, TOPIC, classic, others, partitions};
+use super::{INSTANCE, MEMBERLESS, REST_TIME_MAX, Rng, SESSION, Stage, TOPIC, classic, others, partitions};
 use crate::workload::{self, IdempotentProducer};
 use crate::world::Fault;
 
@@ -16,8 +17,6 @@ use crate::world::Fault;
 const BATCHES: usize = 60;
 /// Members of each group, when a run and each of its acts begins.
 const MEMBERS: usize = 3;
-/// Static ones among those of a mixed group.
-const STATIC_MEMBERS: usize = 2;
 /// How often it is looked whether something has come about.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Operations of the disk after which a fault strikes, at most: a rebalance takes so many.
@@ -36,7 +35,7 @@ enum Event {
     Leave,
     /// Silent for longer than its session: it is taken for dead, and commits when it wakes up.
     Sleep,
-    /// Silent, but not for so long.
+    /// Silent, but not for so long; or back under the same id, which its coordinator still knows.
     Nap,
     /// A static member comes back at once.
     Restart,
@@ -85,8 +84,30 @@ pub const STRUCK: usize = CHURN_STRIKES[0] + CHURN_STRIKES[1] + 4;
 pub const HAPPENED: usize = 2 * EVENTS.len();
 pub const KEPT: usize = CALM.len();
 
-/// The generation of each group.
-type Generations = BTreeMap<&'static str, i32>;
+/// How each group rests.
+type Resting = BTreeMap<&'static str, Rest>;
+
+/// How a group rests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rest {
+    /// The generation, or the epoch of every member.
+    generation: i32,
+    /// The group's own epoch, if it is of the consumer protocol.
+    epoch: Option<i32>,
+    /// Who has what.
+    shares: Shares,
+}
+
+/// Who has what.
+type Shares = BTreeMap<String, BTreeSet<i32>>;
+
+/// An id that a member makes for itself. Those of static members begin with their instance's.
+fn member_id(instance: Option<&str>, seed: u64, born: usize) -> String {
+    let mut rng = Rng(seed ^ (born as u64).rotate_left(32));
+    let mut hex = |digits: usize| (0..digits).map(|_| format!("{:x}", rng.below(16))).collect::<String>();
+    let uuid = [8, 4, 4, 4, 12].map(&mut hex).join("-");
+    instance.map_or_else(|| uuid.clone(), |instance| format!("{instance}-{uuid}"))
+}
 
 /// A violation that ends the run.
 struct Broken(String);
@@ -94,6 +115,8 @@ struct Broken(String);
 /// See the module's documentation.
 pub struct Acts {
     stage: Stage,
+    seed: u64,
+    cast: Cast,
     rng: Rng,
     members: Vec<Member>,
     born: usize,
@@ -101,9 +124,9 @@ pub struct Acts {
 
 impl Acts {
     /// The acts of one run.
-    pub fn new(stage: &Stage, seed: u64) -> Self {
+    pub fn new(stage: &Stage, cast: Cast, seed: u64) -> Self {
         let rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x67_726f_7570);
-        Self { stage: stage.clone(), rng, members: Vec::new(), born: 0 }
+        Self { stage: stage.clone(), seed, cast, rng, members: Vec::new(), born: 0 }
     }
 
     /// Plays them all, and notes what was wrong.
@@ -116,8 +139,11 @@ impl Acts {
                 IdempotentProducer { name, topic: TOPIC, partition, batches: BATCHES, value_bytes: 100, rest };
             producers.spawn(producer.run(self.stage.wire.clone()));
         }
-        for group in GROUPS.into_iter().chain([MEMBERLESS]) {
+        for group in self.groups().iter().map(|group| group.name).chain([MEMBERLESS]) {
             others.spawn(others::observe(self.stage.clone(), group));
+            if !Cast::is_classic(group) {
+                others.spawn(others::watch(self.stage.clone(), group));
+            }
         }
         for n in 0..2 {
             others.spawn(others::commit_alone(self.stage.clone(), format!("alone-{n}"), self.rng.below(u64::MAX)));
@@ -135,8 +161,8 @@ impl Acts {
         self.fill_up();
         self.come_to_rest().await?;
         self.churn(CHURN_STRIKES[0]).await?;
-        let generations = self.come_to_rest().await?;
-        self.quiet(&generations).await?;
+        let resting = self.come_to_rest().await?;
+        self.quiet(&resting).await?;
         self.churn(CHURN_STRIKES[1]).await?;
         self.come_to_rest().await?;
         self.vanish();
@@ -147,14 +173,31 @@ impl Acts {
 
     // ---- members ----------------------------------------------------------------------------------------------------
 
+    const fn groups(&self) -> &'static [Group] {
+        self.cast.groups()
+    }
+
+    /// A member begins, of one of the kinds that its group has.
     fn spawn(&mut self, group: &'static str, instance: Option<String>) {
+        let (one, other) = self.kinds(group, instance.is_some());
+        let kind = if self.born.is_multiple_of(2) { one } else { other.unwrap_or(one) };
+        self.spawn_as(group, instance, kind);
+    }
+
+    fn kinds(&self, group: &'static str, is_static: bool) -> (Kind, Option<Kind>) {
+        let join = if is_static { [5, 9] } else { [3, 9] }[(self.born + 1) % 2];
+        let found = self.groups().iter().find(|known| known.name == group).expect("it is in the cast");
+        found.speaks.kinds(Kind::Classic { join })
+    }
+
+    fn spawn_as(&mut self, group: &'static str, instance: Option<String>, kind: Kind) {
         self.born += 1;
-        let join = if instance.is_some() { [5, 9] } else { [3, 9] }[self.born % 2];
         let spec = Spec {
             group,
             name: format!("client-{}", self.born),
+            id: member_id(instance.as_deref(), self.seed, self.born),
             instance,
-            kind: Kind::Classic { join },
+            kind,
             commits_every: self.rng.between(30, 150),
             thinks: self.rng.between(0, 100),
         };
@@ -168,8 +211,7 @@ impl Acts {
 
     /// Every group has as many members as it begins with, at least.
     fn fill_up(&mut self) {
-        for group in GROUPS {
-            let static_members = if group == "mixed" { STATIC_MEMBERS } else { 0 };
+        for Group { name: group, static_members, .. } in self.groups().iter().copied() {
             for n in 0..static_members {
                 let instance = format!("{INSTANCE}{n}");
                 if !self.live(group).any(|(member, _)| member.spec.instance.as_ref() == Some(&instance)) {
@@ -178,6 +220,12 @@ impl Acts {
             }
             while self.live(group).count() < MEMBERS {
                 self.spawn(group, None);
+            }
+            let (one, other) = self.kinds(group, false);
+            for kind in [Some(one), other].into_iter().flatten() {
+                if !self.live(group).any(|(member, _)| member.spec.kind.is_as(kind)) {
+                    self.spawn_as(group, None, kind);
+                }
             }
         }
     }
@@ -202,15 +250,20 @@ impl Acts {
             Event::Crash | Event::Sleep | Event::Nap => self.rng.below(2) == 0,
         };
         let at = self.pick(is_static);
-        let Spec { group, instance, .. } = self.members[at].spec.clone();
+        let Spec { group, instance, kind, .. } = self.members[at].spec.clone();
         let member = &self.members[at];
         match event {
             Event::Crash => member.crash(),
             Event::Leave => member.order(Order::Leave),
             Event::Sleep => member.order(Order::Pause(SESSION + self.rng.between(200, 800))),
+            Event::Nap if kind == Kind::Consumer && self.rng.below(2) == 0 => member.order(Order::Again),
             Event::Nap => member.order(Order::Pause(self.rng.between(50, 400))),
             Event::Restart => {
-                member.crash();
+                if kind != Kind::Consumer || self.rng.below(2) == 0 {
+                    member.crash();
+                } else {
+                    member.order(Order::Away);
+                }
                 self.spawn(group, instance);
             }
             Event::Double => self.spawn(group, instance),
@@ -253,15 +306,19 @@ impl Acts {
         Ok(())
     }
 
-    /// Waits for a moment at which a broker that is struck may forget something: when a member was told that it has left, or of a generation
-    /// whose shares are not handed in yet. Or for none. Within how many operations it is struck.
+    /// Waits for a moment at which a broker that is struck may forget something: when a member was told that it has left, of a generation whose
+    /// shares are not handed in yet, or what it has to give up. Or for none. Within how many operations it is struck.
     async fn moment_after(&mut self, event: Event) -> u64 {
         if event != Event::Leave && self.rng.below(2) == 0 {
             return OPERATIONS_MAX;
         }
         let count = || {
             let events = self.stage.log.lock();
-            if event == Event::Leave { events.removed.len() } else { events.joined.len() }
+            match self.cast {
+                _ if event == Event::Leave => events.removed.len(),
+                Cast::Classic => events.joined.len(),
+                Cast::Consumer => events.revoked,
+            }
         };
         // It may have no such consequence.
         let (before, began) = (count(), Instant::now());
@@ -293,10 +350,11 @@ impl Acts {
     }
 
     /// Nothing happens that is a reason to rebalance.
-    async fn quiet(&mut self, before: &Generations) -> Result<(), Broken> {
+    async fn quiet(&mut self, before: &Resting) -> Result<(), Broken> {
         let mut events = CALM;
         self.rng.shuffle(&mut events);
         for calm in events {
+            let fenced = self.stage.log.lock().fenced;
             match calm {
                 Calm::Power | Calm::Kill | Calm::Stop => self.strike(Some(calm), OPERATIONS_MAX).await?,
                 Calm::Refuse => self.refuse().await,
@@ -307,18 +365,20 @@ impl Acts {
                 }
                 Calm::Restart | Calm::RestartOfBoth => {
                     let at = self.pick(true);
-                    let Spec { group, instance, .. } = self.members[at].spec.clone();
-                    self.members[at].crash();
+                    let Spec { group, instance, kind, .. } = self.members[at].spec.clone();
+                    self.go_away(at).await;
                     tokio::time::sleep(self.rng.between(1, 200)).await;
-                    self.spawn(group, instance);
+                    let (one, other) = self.kinds(group, true);
+                    let kind = other.filter(|other| other.is_as(kind)).unwrap_or(one);
+                    self.spawn_as(group, instance, kind);
                     if let Calm::RestartOfBoth = calm {
                         self.strike(None, OPERATIONS_MAX).await?;
                     }
                 }
             }
-            self.must_have_kept(before, calm).await?;
+            self.must_have_kept(before, fenced, calm).await?;
         }
-        for group in GROUPS {
+        for group in self.groups().iter().map(|group| group.name) {
             let code = others::intrude(&self.stage, group).await;
             if code != ErrorCode::UNKNOWN_MEMBER_ID {
                 return Err(Broken(format!(
@@ -331,36 +391,62 @@ impl Acts {
 
     /// One member of each group vanishes, and nobody comes who would make the others rebalance: they take over what it had all the same.
     fn vanish(&mut self) {
-        for group in GROUPS {
+        for group in self.groups().iter().map(|group| group.name) {
             let drawn = self.rng.below(u64::MAX);
             let live: Vec<&Member> = self.live(group).map(|(member, _)| member).collect();
             live[usize::try_from(drawn % live.len() as u64).expect("few")].crash();
         }
     }
 
-    async fn must_have_kept(&mut self, before: &Generations, calm: Calm) -> Result<(), Broken> {
+    /// A static member goes away, and will be back: so that its place is kept. Of the classic protocol, it says nothing.
+    async fn go_away(&self, at: usize) {
+        let member = &self.members[at];
+        if member.spec.kind != Kind::Consumer {
+            return member.crash();
+        }
+        member.order(Order::Away);
+        while !member.status().gone {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn must_have_kept(&mut self, before: &Resting, fenced_before: usize, calm: Calm) -> Result<(), Broken> {
         let after = self.come_to_rest().await?;
         if after != *before {
-            return Err(Broken(format!("needless-rebalance: {calm:?}: generations {before:?} became {after:?}")));
+            return Err(Broken(format!("needless-rebalance: {calm:?}: {before:?} became {after:?}")));
+        }
+        let fenced = self.stage.log.lock().fenced;
+        if fenced != fenced_before {
+            return Err(Broken(format!(
+                "needless-rebalance: {calm:?}: {} members were fenced",
+                fenced - fenced_before
+            )));
         }
         self.stage.log.lock().kept += 1;
         Ok(())
     }
 
     /// Waits until every group is stable, all its live members share all partitions, and each has committed since.
-    async fn come_to_rest(&mut self) -> Result<Generations, Broken> {
+    async fn come_to_rest(&mut self) -> Result<Resting, Broken> {
         let began = Instant::now();
         let acked: Vec<u64> = self.members.iter().map(|member| member.status().acked).collect();
-        let mut generations = Generations::new();
-        for group in GROUPS {
-            let generation = loop {
+        let mut all = Resting::new();
+        for group in self.groups().iter().map(|group| group.name) {
+            let rest = loop {
                 let why_not = match self.resting(group, &acked) {
                     Ok((generation, members)) => {
-                        let (state, described) = others::describe(&self.stage, group).await;
-                        if state == "Stable" && described == members {
-                            break generation;
+                        let described = others::describe(&self.stage, group).await;
+                        let is_told = |(member, share): (&String, &BTreeSet<i32>)| {
+                            described.shares.get(member).is_none_or(|told| *told == (generation, share.clone()))
+                        };
+                        let is_same = described.members.iter().eq(members.keys()) && members.iter().all(is_told);
+                        if described.state == "Stable" && is_same {
+                            let events = self.stage.log.lock();
+                            let whose = |member: &String| events.whose(member).to_owned();
+                            let shares = members.iter().map(|(member, share)| (whose(member), share.clone()));
+                            break Rest { generation, epoch: described.epoch, shares: shares.collect() };
                         }
-                        format!("described as {state} with {described:?}")
+                        format!("described as {described:?}")
                     }
                     Err(why_not) => why_not,
                 };
@@ -372,14 +458,14 @@ impl Acts {
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             };
-            generations.insert(group, generation);
+            all.insert(group, rest);
         }
-        Ok(generations)
+        Ok(all)
     }
 
-    /// The generation in which a group rests, and its members; or why it does not.
-    fn resting(&self, group: &'static str, acked: &[u64]) -> Result<(i32, Vec<String>), String> {
-        let (mut owned, mut generations, mut members) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    /// The generation in which a group rests, and what each of its members has; or why it does not.
+    fn resting(&self, group: &'static str, acked: &[u64]) -> Result<(i32, Shares), String> {
+        let (mut owned, mut generations, mut members) = (Vec::new(), BTreeSet::new(), Shares::new());
         for (at, member) in self.members.iter().enumerate().filter(|(_, member)| member.spec.group == group) {
             let status = member.status();
             if status.gone {
@@ -393,13 +479,13 @@ impl Acts {
                 return Err(format!("{} does not commit", member.spec.name));
             }
             generations.insert(status.generation);
-            members.push(status.member.clone());
             owned.extend(share.iter().copied());
+            members.insert(status.member.clone(), share.clone());
         }
-        if owned != partitions() || generations.len() != 1 {
+        owned.sort_unstable();
+        if !owned.iter().eq(&partitions()) || generations.len() != 1 {
             return Err(format!("{owned:?} have owners, in generations {generations:?}"));
         }
-        members.sort_unstable();
         Ok((generations.into_iter().next().expect("one"), members))
     }
 
@@ -410,7 +496,7 @@ impl Acts {
             ends.insert(partition, Some(workload::latest(&self.stage.wire, TOPIC, partition).await));
         }
         let began = Instant::now();
-        for group in GROUPS {
+        for group in self.groups().iter().map(|group| group.name) {
             let mut line = super::line::Line::new(&self.stage, "observer", group);
             loop {
                 let found = offsets(&self.stage, &mut line, group, &partitions()).await;

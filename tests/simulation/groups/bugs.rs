@@ -7,10 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ottla::ids::PartitionId;
-use ottla::machine::groups::record::{GroupValue, Key, Phase, Record, decode_key};
+use ottla::machine::groups::consumer::record::{CurrentValue, MemberValue, decode, record};
+use ottla::machine::groups::record::{GroupValue, Key, Part, Phase, Record, decode_key};
 use ottla::machine::groups::{Answer, Effects, Ticket};
 use ottla::machine::keyed::LastValues;
-use ottla::protocol::messages::{HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, SyncGroupRequest};
+use ottla::protocol::messages::{
+    ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, SyncGroupRequest,
+};
+use ottla::protocol::value::Text;
 use ottla::replica::coordinator::Tamper;
 
 /// A planted bug.
@@ -40,6 +44,18 @@ pub enum Bug {
     SessionInSeconds,
     /// Static members are taken for dynamic ones.
     InstanceIdIgnored,
+    /// A partition that a member is told to give up is free at once.
+    RevocationNotAwaited,
+    /// What a member has still to give up is free after a restart.
+    RevocationForgotten,
+    /// A member's later epochs are not stored.
+    EpochNotStored,
+    /// A commit's member epoch is taken for the present one.
+    EpochNotChecked,
+    /// What members shall have is not stored.
+    TargetNotStored,
+    /// A static member that leaves for a while is taken out.
+    AwayForGood,
 }
 
 /// What stands between clients, coordinators and logs in one run: a bug, if one is planted, and turns that are refused for a while.
@@ -47,7 +63,7 @@ pub enum Bug {
 pub struct Front {
     bug: Option<Bug>,
     refuses: AtomicBool,
-    /// The newest generation of each group.
+    /// The newest generation of each group, or the newest epoch of each member.
     newest: Mutex<BTreeMap<String, i32>>,
     /// What each coordinator was loaded from the last time.
     checkpoints: Mutex<BTreeMap<PartitionId, LastValues>>,
@@ -83,6 +99,25 @@ impl Front {
                 }
             }
             Some(Bug::InstanceIdIgnored) => ignore_instance(request),
+            Some(Bug::RevocationNotAwaited) => {
+                if let Some(beat) =
+                    request.downcast_mut::<ConsumerGroupHeartbeatRequest>().filter(|beat| beat.member_epoch > 0)
+                {
+                    beat.topic_partitions = Some(Vec::new());
+                }
+            }
+            Some(Bug::AwayForGood) => {
+                if let Some(beat) = request.downcast_mut::<ConsumerGroupHeartbeatRequest>() {
+                    beat.member_epoch = beat.member_epoch.max(-1);
+                }
+            }
+            Some(Bug::EpochNotChecked) => {
+                if let Some(commit) = request.downcast_mut::<OffsetCommitRequest>()
+                    && let Some(epoch) = lock(&self.newest).get(&*commit.member_id)
+                {
+                    commit.generation_id_or_member_epoch = *epoch;
+                }
+            }
             _ => {}
         }
     }
@@ -97,6 +132,18 @@ impl Front {
             && let Some(generation) = newest.get(&*commit.group_id)
         {
             commit.generation_id_or_member_epoch = *generation;
+        }
+    }
+}
+
+impl Front {
+    fn note_epochs(&self, answers: &[(Ticket, Answer)]) {
+        for (_, answer) in answers {
+            if let Answer::Heartbeat(told) = answer
+                && let Some(member) = told.member_id.as_ref().filter(|_| told.member_epoch > 0)
+            {
+                lock(&self.newest).insert(member.to_string(), told.member_epoch);
+            }
         }
     }
 }
@@ -117,9 +164,10 @@ impl Tamper for Front {
     fn loads(&self, id: PartitionId, committed: &LastValues) -> Option<LastValues> {
         match self.bug? {
             Bug::PhaseForgotten => Some(with_groups(committed, |group| group.phase = 0)),
-            Bug::InstancesForgotten => Some(with_groups(committed, |group| {
+            Bug::InstancesForgotten => Some(with_groups(&without_instances(committed), |group| {
                 group.members.iter_mut().for_each(|member| member.group_instance_id = None);
             })),
+            Bug::RevocationForgotten => Some(without_revocations(committed)),
             Bug::LoadedFromOldCheckpoint => lock(&self.checkpoints).insert(id, committed.clone()),
             _ => None,
         }
@@ -133,6 +181,13 @@ impl Tamper for Front {
                 out.records.retain(|record| phase_of(record) != Some(Phase::Completing));
             }
             Some(Bug::ShareOfAnother) => tell_one_share(&mut out.answers),
+            Some(Bug::EpochNotStored) => out.records.retain(|record| !is_later_epoch(record)),
+            Some(Bug::TargetNotStored) => {
+                out.records.retain(|record| {
+                    record.value.is_none() || !matches!(part_of(&record.key), Some((_, Part::Target(_))))
+                });
+            }
+            Some(Bug::EpochNotChecked) => self.note_epochs(&out.answers),
             Some(Bug::LeaveNotStored) => out.records.retain(|record| phase_of(record) != Some(Phase::Preparing)),
             _ => {}
         }
@@ -173,4 +228,48 @@ fn with_groups(values: &LastValues, change: impl Fn(&mut GroupValue)) -> LastVal
         }
     }
     changed
+}
+
+/// The part of a group of the consumer protocol that a record is about.
+fn part_of(key: &[u8]) -> Option<(Text, Part)> {
+    match decode_key(key) {
+        Ok(Key::Consumer { group, part }) => Some((group, part)),
+        _ => None,
+    }
+}
+
+/// Whether this is the record of an epoch that a member has come to from another.
+fn is_later_epoch(record: &Record) -> bool {
+    let is_current = matches!(part_of(&record.key), Some((_, Part::Current(_))));
+    let value = record.value.as_ref().filter(|_| is_current).and_then(|value| decode::<CurrentValue>(value).ok());
+    value.is_some_and(|value| value.previous_epoch > 0)
+}
+
+/// The same values, with every part changed of which a new value is made.
+fn with_parts(values: &LastValues, change: impl Fn(&Text, &Part, &[u8]) -> Option<Record>) -> LastValues {
+    let mut changed = values.clone();
+    for (key, value) in values.with_prefix(&[]) {
+        if let Some((group, part)) = part_of(key)
+            && let Some(record) = change(&group, &part, value)
+        {
+            changed.put(&record.key, record.value.as_deref());
+        }
+    }
+    changed
+}
+
+fn without_instances(values: &LastValues) -> LastValues {
+    with_parts(values, |group, part, value| {
+        let mut says: MemberValue = decode(value).ok().filter(|_| matches!(part, Part::Member(_)))?;
+        says.instance_id = None;
+        Some(record(group, part, &says))
+    })
+}
+
+fn without_revocations(values: &LastValues) -> LastValues {
+    with_parts(values, |group, part, value| {
+        let mut current: CurrentValue = decode(value).ok().filter(|_| matches!(part, Part::Current(_)))?;
+        current.revoking.clear();
+        Some(record(group, part, &current))
+    })
 }

@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ottla::protocol::error_code::ErrorCode;
 
-use super::events::{At, Commit, Events, Joined, Over, Seen, who};
-
-/// Never, or not known to have been.
-const NEVER: At = At::MAX;
+use super::cast::Cast;
+use super::events::{At, Commit, Events, Joined, NEVER, Over, Seen, who};
 
 /// Every violation.
 pub fn violations(events: &Events) -> Vec<String> {
@@ -17,6 +15,8 @@ pub fn violations(events: &Events) -> Vec<String> {
     zombies(events, &visible, &mut found);
     shares(events, &mut found);
     generations(events, &mut found);
+    epochs(events, &mut found);
+    events.holds.violations(&mut found);
     found
 }
 
@@ -100,9 +100,9 @@ fn offsets(events: &Events, visible: &[At], found: &mut Vec<String>) {
 
 /// No commit is taken of a generation that was over when it was sent, or of a member that was out.
 fn zombies(events: &Events, visible: &[At], found: &mut Vec<String>) {
-    let mut out: BTreeMap<(&str, &str), At> = BTreeMap::new();
+    let mut out: BTreeMap<(&str, &str, u32), At> = BTreeMap::new();
     for removed in &events.removed {
-        let at = out.entry((removed.group, removed.member.as_str())).or_insert(NEVER);
+        let at = out.entry((removed.group, removed.member.as_str(), removed.life)).or_insert(NEVER);
         *at = removed.told.min(*at);
     }
     for (number, commit) in events.commits.iter().enumerate() {
@@ -113,6 +113,12 @@ fn zombies(events: &Events, visible: &[At], found: &mut Vec<String>) {
             let concerns = joined.group == commit.group && (joined.leader.is_some() || joined.member == commit.member);
             concerns && joined.generation > commit.generation && joined.told < commit.sent
         };
+        // What a member has had at an epoch, and has had ever since, it may commit at that epoch (KIP-1251).
+        let Commit { group, member, partition, generation, sent, .. } = commit;
+        let is_later = |joined: &&Joined| {
+            let may = || events.holds.has_had(group, member, *partition, *generation, *sent);
+            is_later(joined) && (joined.leader.is_some() || !may())
+        };
         if let Some(joined) = events.joined.iter().find(is_later) {
             found.push(format!("zombie-commit: {number} {commit:?} was taken after {joined:?}"));
         }
@@ -122,7 +128,13 @@ fn zombies(events: &Events, visible: &[At], found: &mut Vec<String>) {
         if let Some(over) = events.over.iter().find(is_over) {
             found.push(format!("zombie-commit: {number} {commit:?} was taken after {over:?}"));
         }
-        if let Some(at) = out.get(&(commit.group, commit.member.as_str())).filter(|at| **at < commit.sent) {
+        // One that came back at the same epoch, in the place of its own successor, cannot be told from what it was.
+        let is_back = |joined: &&Joined| {
+            let concerns = joined.group == commit.group && joined.member == commit.member;
+            concerns && joined.life > commit.life && joined.generation == commit.generation
+        };
+        let out = out.get(&(commit.group, commit.member.as_str(), commit.life)).filter(|at| **at < commit.sent);
+        if let Some(at) = out.filter(|_| !events.joined.iter().any(|joined| is_back(&joined))) {
             found.push(format!("zombie-commit: {number} {commit:?} was taken of a member that was out at {at}"));
         }
     }
@@ -132,8 +144,12 @@ fn zombies(events: &Events, visible: &[At], found: &mut Vec<String>) {
 fn shares(events: &Events, found: &mut Vec<String>) {
     let mut owners: BTreeMap<(&str, i32, i32), &str> = BTreeMap::new();
     for share in &events.shares {
-        if share.made_for != share.generation {
-            found.push(format!("dual-owner: a share of generation {} is given out again: {share:?}", share.made_for));
+        if let Some(made_for) = share.made_for.filter(|made_for| *made_for != share.generation) {
+            found.push(format!("dual-owner: a share of generation {made_for} is given out again: {share:?}"));
+        }
+        // Of the consumer protocol, members come to an epoch one by one: see `holds`.
+        if !Cast::is_classic(share.group) {
+            continue;
         }
         for partition in &share.partitions {
             let owner = owners.entry((share.group, share.generation, *partition)).or_insert(who(&share.member));
@@ -164,6 +180,43 @@ fn generations(events: &Events, found: &mut Vec<String>) {
     }
 }
 
+/// A member of a group, or, without one, the group itself.
+type Whose<'a> = (&'a str, Option<&'a str>);
+
+/// Epochs never go back: that of a member while it is one, that of a group of the consumer protocol at all.
+fn epochs(events: &Events, found: &mut Vec<String>) {
+    let mut last: BTreeMap<(&str, &str, u32), i32> = BTreeMap::new();
+    for joined in events.joined.iter().filter(|joined| joined.leader.is_none()) {
+        let last = last.entry((joined.group, &joined.member, joined.life)).or_insert(joined.generation);
+        if joined.generation < *last {
+            found.push(format!("epoch-regress: it was {last} before {joined:?}"));
+        }
+        *last = joined.generation;
+    }
+    // By when each epoch was known, and the highest of those so far.
+    let mut known: BTreeMap<Whose<'_>, Vec<(At, i32)>> = BTreeMap::new();
+    for joined in events.joined.iter().filter(|joined| joined.leader.is_none()) {
+        known.entry((joined.group, Some(&joined.member))).or_default().push((joined.told, joined.generation));
+    }
+    for shown in &events.shown {
+        known.entry((shown.group, shown.member.as_deref())).or_default().push((shown.told, shown.epoch));
+    }
+    for of_one in known.values_mut() {
+        of_one.sort_unstable();
+        for n in 1..of_one.len() {
+            of_one[n].1 = of_one[n].1.max(of_one[n - 1].1);
+        }
+    }
+    // Whoever is away is at no epoch.
+    for shown in events.shown.iter().filter(|shown| shown.epoch >= 0) {
+        let of_one = &known[&(shown.group, shown.member.as_deref())];
+        let before = of_one.partition_point(|(told, _)| *told < shown.sent);
+        if let Some((_, before)) = before.checked_sub(1).map(|last| of_one[last]).filter(|(_, it)| *it > shown.epoch) {
+            found.push(format!("epoch-regress: it was {before} before {shown:?}"));
+        }
+    }
+}
+
 /// What a run has seen of what it is there for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Coverage {
@@ -185,14 +238,37 @@ pub struct Coverage {
     pub removed: usize,
     /// Requests without an answer.
     pub lost: usize,
+    /// Epochs of the consumer protocol that members were told of.
+    pub epochs: usize,
+    /// Partitions of groups of that protocol that went from one member to another.
+    pub passed_on: usize,
+    /// Commits at an epoch that was over, of partitions that the member had had since, that were taken.
+    pub kept: usize,
+    /// Times that a member of that protocol was told that it is out.
+    pub fenced: usize,
 }
 
 impl Coverage {
     /// Whether this is as much as `least`, in everything.
     pub fn has(&self, least: Self) -> bool {
         let all = |of: &Self| {
-            let Self { acked, zombies_refused, maybe, seen, generations, shared, replaced, removed, lost } = *of;
-            [acked, zombies_refused, maybe, seen, generations, shared, replaced, removed, lost]
+            let Self { acked, zombies_refused, maybe, seen, generations, shared, replaced, removed, lost, .. } = *of;
+            let Self { epochs, passed_on, kept, fenced, .. } = *of;
+            [
+                acked,
+                zombies_refused,
+                maybe,
+                seen,
+                generations,
+                shared,
+                replaced,
+                removed,
+                lost,
+                epochs,
+                passed_on,
+                kept,
+                fenced,
+            ]
         };
         all(self).iter().zip(all(&least)).all(|(seen, least)| *seen >= least)
     }
@@ -201,7 +277,18 @@ impl Coverage {
 /// See [`Coverage`].
 pub fn coverage(events: &Events) -> Coverage {
     let count = |wanted: &dyn Fn(&Commit) -> bool| events.commits.iter().filter(|commit| wanted(commit)).count();
-    let zombie = [ErrorCode::ILLEGAL_GENERATION, ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::FENCED_INSTANCE_ID];
+    let zombie = [
+        ErrorCode::ILLEGAL_GENERATION,
+        ErrorCode::STALE_MEMBER_EPOCH,
+        ErrorCode::UNKNOWN_MEMBER_ID,
+        ErrorCode::FENCED_INSTANCE_ID,
+    ];
+    let has_later = |commit: &&Commit| {
+        let is_later = |joined: &&Joined| {
+            joined.leader.is_none() && joined.member == commit.member && joined.generation > commit.generation
+        };
+        events.joined.iter().filter(is_later).any(|joined| joined.told < commit.sent)
+    };
     let mut members: BTreeMap<(&str, i32), BTreeSet<&str>> = BTreeMap::new();
     let mut ids: BTreeMap<(&str, i32, &str), BTreeSet<&str>> = BTreeMap::new();
     for share in &events.shares {
@@ -218,5 +305,9 @@ pub fn coverage(events: &Events) -> Coverage {
         replaced: ids.values().map(|ids| ids.len() - 1).sum(),
         removed: events.removed.len(),
         lost: events.lost,
+        epochs: events.joined.iter().filter(|joined| joined.leader.is_none()).count(),
+        passed_on: events.holds.passed_on(),
+        kept: count(&|commit| commit.told.is_some_and(|(_, code)| !code.is_error()) && has_later(&commit)),
+        fenced: events.fenced,
     }
 }

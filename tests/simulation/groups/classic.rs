@@ -13,7 +13,8 @@ use ottla::protocol::messages::{
 };
 use tokio::time::Instant;
 
-use super::events::{Joined, Share, who};
+use super::cast::Cast;
+use super::events::{Joined, Share};
 use super::line::{Line, REST};
 use super::member::{Identity, Me, Order, Reader, Spec, commit};
 use super::{HEARTBEAT, REBALANCE, SESSION, Stage, TOPIC};
@@ -51,11 +52,13 @@ enum Next {
 pub async fn live(stage: Stage, spec: Spec, me: Me, join_version: i16) {
     let line = Line::new(&stage, &spec.name, spec.group);
     let reader = Reader::new(&stage, &spec.name, spec.group);
-    let identity = Identity { member: String::new(), instance: spec.instance.clone(), generation: -1 };
+    let identity = Identity { instance: spec.instance.clone(), ..Identity::nobody() };
     let mut member = Classic { stage, spec, me, join_version, line, reader, identity };
     while let Next::Join = member.generation().await {
         member.me.status().owned = None;
+        member.gives_all_up();
     }
+    member.gives_all_up();
     let mut status = member.me.status();
     (status.gone, status.owned) = (true, None);
 }
@@ -85,12 +88,24 @@ impl Classic {
         self.work().await
     }
 
+    /// It has nothing any more. What the coordinator leaves it at a later epoch of the consumer protocol, it has had ever since for that one.
+    fn gives_all_up(&self) {
+        self.stage.log.lock().abandons(self.spec.group, &self.identity.member);
+    }
+
     async fn join(&mut self) -> Result<JoinGroupResponse, Next> {
+        let mut forces = None;
         loop {
             if let Some(order) = self.me.order()
                 && let Some(next) = self.obey(order).await
             {
                 return Err(next);
+            }
+            if let Some(instance) = &self.spec.instance
+                && forces.is_none()
+                && self.identity.member.is_empty()
+            {
+                forces = Some(self.stage.log.lock().forces(self.spec.group, instance, ""));
             }
             let sent = self.stage.log.now();
             let mut request = self.join_request();
@@ -102,12 +117,20 @@ impl Classic {
                 ErrorCode::NONE => {
                     self.identity.member = response.member_id.to_string();
                     self.identity.generation = response.generation_id;
+                    self.me.status().member.clone_from(&self.identity.member);
                     let mut events = self.stage.log.lock();
+                    if let Some(instance) = self.spec.instance.clone() {
+                        events.instances.insert(response.member_id.to_string(), instance);
+                    }
+                    if let Some(number) = forces.take() {
+                        events.has_forced(number, true);
+                    }
                     let joined = Joined {
                         group: self.spec.group,
                         generation: response.generation_id,
-                        leader: Some(response.leader.to_string()),
+                        leader: Some(response.leader.to_string()).filter(|leader| !leader.is_empty()),
                         member: response.member_id.to_string(),
+                        life: 0,
                         sent,
                         told: events.now(),
                     };
@@ -142,9 +165,10 @@ impl Classic {
         let mut assignments = Vec::new();
         if leads {
             tokio::time::sleep(self.spec.thinks).await;
-            assignments = range(&joined.members, joined.generation_id);
+            assignments = range(&joined.members, self.marks_shares().then_some(joined.generation_id));
         }
         loop {
+            let asked = self.stage.log.lock().ask();
             let mut request = SyncGroupRequest {
                 group_id: self.spec.group.into(),
                 generation_id: joined.generation_id,
@@ -170,6 +194,10 @@ impl Classic {
                         made_for,
                     };
                     events.shares.push(share);
+                    if !Cast::is_classic(self.spec.group) {
+                        let Identity { member, generation, .. } = &self.identity;
+                        events.holds(self.spec.group, member, *generation, &partitions, asked);
+                    }
                     return Ok(partitions);
                 }
                 code => match self.told(code) {
@@ -178,6 +206,11 @@ impl Classic {
                 },
             }
         }
+    }
+
+    /// Whether it writes into shares for which generation they are: with such a note, no group can migrate.
+    fn marks_shares(&self) -> bool {
+        Cast::is_classic(self.spec.group)
     }
 
     /// Reads, commits and shows that it is alive, until the generation is over.
@@ -213,7 +246,11 @@ impl Classic {
             member_id: self.identity.member.as_str().into(),
             group_instance_id: self.spec.instance.as_deref().map(Into::into),
         };
+        let asked = self.stage.log.lock().ask();
         let response = self.line.call(VERSION_HEARTBEAT, request).await.ok()?;
+        if !response.error_code.is_error() {
+            self.stage.log.lock().is_alive(self.spec.group, &self.identity.member, asked);
+        }
         if response.error_code == ErrorCode::REBALANCE_IN_PROGRESS {
             // Its last chance to say how far it has come.
             let _ = self.reader.commit(&mut self.line, &self.identity).await;
@@ -231,8 +268,7 @@ impl Classic {
 
     /// What a member makes of a code.
     fn told(&mut self, code: ErrorCode) -> Option<Next> {
-        let identity = &self.identity;
-        self.stage.log.lock().refused(self.spec.group, &identity.member, identity.generation, code);
+        self.stage.log.lock().refused(self.spec.group, &self.identity, code);
         match code {
             ErrorCode::NONE => None,
             ErrorCode::REBALANCE_IN_PROGRESS | ErrorCode::ILLEGAL_GENERATION => Some(Next::Join),
@@ -241,6 +277,7 @@ impl Classic {
                 None
             }
             ErrorCode::UNKNOWN_MEMBER_ID => {
+                self.gives_all_up();
                 self.identity.member.clear();
                 Some(Next::Join)
             }
@@ -262,6 +299,7 @@ impl Classic {
                 self.leave().await;
                 Some(Next::End)
             }
+            Order::Away | Order::Again => panic!("{order:?} is for members of the consumer protocol"),
         };
         self.me.obeyed();
         next
@@ -269,12 +307,13 @@ impl Classic {
 
     async fn leave(&mut self) {
         self.me.status().gone = true;
+        self.gives_all_up();
         let request = leave_request(self.spec.group, &self.identity.member, self.spec.instance.as_deref());
         if let Ok(response) = self.line.call(VERSION_LEAVE, request).await
             && response.members.iter().all(|member| !member.error_code.is_error())
             && !response.error_code.is_error()
         {
-            self.stage.log.lock().is_out(self.spec.group, &self.identity.member);
+            self.stage.log.lock().is_out(self.spec.group, &self.identity.member, 0);
         }
         for _ in 0..GHOST_COMMITS {
             tokio::time::sleep(GHOST_REST).await;
@@ -285,15 +324,19 @@ impl Classic {
 
 /// Takes a static member out of its group, as an administrator does.
 pub async fn kick(stage: &Stage, group: &'static str, instance: &str) -> Result<(), Lost> {
-    let (sent, mut line) = (stage.log.now(), Line::new(stage, "administrator", group));
+    let mut line = Line::new(stage, "administrator", group);
+    let (sent, number) = (stage.log.now(), stage.log.lock().forces(group, instance, ""));
     let response = line.call(VERSION_LEAVE, leave_request(group, "", Some(instance))).await?;
+    stage.log.lock().has_forced(number, true);
     let was_there = response.members.iter().all(|member| !member.error_code.is_error());
     if was_there && !response.error_code.is_error() {
         let mut events = stage.log.lock();
-        let of_it = |joined: &&Joined| joined.group == group && who(&joined.member) == instance && joined.told < sent;
-        let members: BTreeSet<String> = events.joined.iter().filter(of_it).map(|it| it.member.clone()).collect();
-        for member in members {
-            events.is_out(group, &member);
+        let of_it =
+            |joined: &&Joined| joined.group == group && events.whose(&joined.member) == instance && joined.told < sent;
+        let members: BTreeSet<(String, u32)> =
+            events.joined.iter().filter(of_it).map(|it| (it.member.clone(), it.life)).collect();
+        for (member, life) in members {
+            events.is_out(group, &member, life);
         }
     }
     Ok(())
@@ -320,8 +363,8 @@ fn subscription() -> Bytes {
     bytes.into()
 }
 
-/// The leader's work: consecutive partitions for each member, in the order of their names. Each share says for which generation it was made.
-fn range(members: &[JoinGroupResponseMember], generation: i32) -> Vec<SyncGroupRequestAssignment> {
+/// The leader's work: consecutive partitions for each member, in the order of their names. A share may say for which generation it was made.
+fn range(members: &[JoinGroupResponseMember], made_for: Option<i32>) -> Vec<SyncGroupRequestAssignment> {
     let mut ids: Vec<&str> = members.iter().map(|member| &*member.member_id).collect();
     ids.sort_unstable();
     let (count, mut next) = (i32::try_from(ids.len()).expect("few"), 0);
@@ -335,23 +378,31 @@ fn range(members: &[JoinGroupResponseMember], generation: i32) -> Vec<SyncGroupR
         bytes.put_slice(TOPIC.name.as_bytes());
         bytes.put_i32(end - next);
         (next..end).for_each(|partition| bytes.put_i32(partition));
-        bytes.put_i32(4);
-        bytes.put_i32(generation);
+        match made_for {
+            Some(generation) => {
+                bytes.put_i32(4);
+                bytes.put_i32(generation);
+            }
+            None => bytes.put_i32(-1),
+        }
         shares.push(SyncGroupRequestAssignment { member_id: id.into(), assignment: bytes.into() });
         next = end;
     }
     shares
 }
 
-/// The partitions of a share, and the generation that it was made for; a member that the leader did not know has no share.
-fn read_assignment(mut bytes: Bytes) -> (BTreeSet<i32>, i32) {
+/// The partitions of a share, and the generation that it was made for, if it says so; a member that the leader did not know has no share.
+fn read_assignment(mut bytes: Bytes) -> (BTreeSet<i32>, Option<i32>) {
     const NEVER_MADE: i32 = -1;
     if bytes.is_empty() {
-        return (BTreeSet::new(), NEVER_MADE);
+        return (BTreeSet::new(), Some(NEVER_MADE));
     }
-    bytes.advance(2 + 4 + 2 + TOPIC.name.len());
-    let count = bytes.get_i32();
-    let partitions = (0..count).map(|_| bytes.get_i32()).collect();
-    bytes.advance(4);
-    (partitions, bytes.get_i32())
+    bytes.advance(2);
+    let mut partitions = BTreeSet::new();
+    for _ in 0..bytes.get_i32() {
+        bytes.advance(2 + TOPIC.name.len());
+        partitions.extend((0..bytes.get_i32()).map(|_| bytes.get_i32()).collect::<Vec<i32>>());
+    }
+    let is_marked = bytes.get_i32() > 0;
+    (partitions, is_marked.then(|| bytes.get_i32()))
 }

@@ -1,12 +1,18 @@
 //! What the clients of groups saw, in the order in which they saw it. [`super::check`] says what of it must not be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ottla::protocol::error_code::ErrorCode;
 
+use super::cast::Cast;
+use super::holds::Holds;
+use super::member::Identity;
+
 /// A place in the order of all that clients send and are told.
 pub type At = u64;
+/// Never, or not known to have been.
+pub const NEVER: At = At::MAX;
 
 /// An offset that a client asked to commit. It is stored with the commit's number, so that whoever reads it knows which one it is.
 #[derive(Clone, Debug)]
@@ -16,6 +22,8 @@ pub struct Commit {
     pub offset: i64,
     /// The member that commits; empty for a client that is none.
     pub member: String,
+    /// How often the member had been out of the group before.
+    pub life: u32,
     pub generation: i32,
     pub sent: At,
     /// What came of it; nothing if nobody was told: it may be committed, now or later.
@@ -41,6 +49,19 @@ pub struct Joined {
     /// Who leads the generation. Where nobody does, generations are epochs, and each member has its own.
     pub leader: Option<String>,
     pub member: String,
+    /// How often the member had been out of the group before.
+    pub life: u32,
+    pub sent: At,
+    pub told: At,
+}
+
+/// An epoch that a client was shown: of a member, or of a group.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub group: &'static str,
+    /// Nothing: it is the group's.
+    pub member: Option<String>,
+    pub epoch: i32,
     pub sent: At,
     pub told: At,
 }
@@ -52,15 +73,16 @@ pub struct Share {
     pub generation: i32,
     pub member: String,
     pub partitions: BTreeSet<i32>,
-    /// The generation for which the leader made it.
-    pub made_for: i32,
+    /// The generation for which the leader made it, where a leader does.
+    pub made_for: Option<i32>,
 }
 
-/// A member that is out of its group, and no way leads back.
+/// A member that is out of its group. If it comes back, it is as another.
 #[derive(Clone, Debug)]
 pub struct Removed {
     pub group: &'static str,
     pub member: String,
+    pub life: u32,
     pub told: At,
 }
 
@@ -82,6 +104,14 @@ pub struct Events {
     pub shares: Vec<Share>,
     pub removed: Vec<Removed>,
     pub over: Vec<Over>,
+    pub shown: Vec<Shown>,
+    pub holds: Holds,
+    /// Static members whose ids do not say so: a coordinator of the consumer protocol gives such to members of the classic one.
+    pub instances: BTreeMap<String, String>,
+    /// Times that a member of the consumer protocol was told that it is out.
+    pub fenced: usize,
+    /// Times that a member was told to give up something.
+    pub revoked: usize,
     /// What was found wrong while the run went on.
     pub found: Vec<String>,
     /// Requests without an answer.
@@ -115,26 +145,34 @@ impl Events {
         self.clock
     }
 
+    /// The instance id of a static member, or the id of a dynamic one.
+    pub fn whose<'a>(&'a self, member: &'a str) -> &'a str {
+        self.instances.get(member).map_or_else(|| who(member), String::as_str)
+    }
+
     /// Something that no broker should do.
     pub fn wrong(&mut self, what: String) {
         self.found.push(what);
     }
 
     /// Takes note of what a code says about a member and its generation.
-    pub fn refused(&mut self, group: &'static str, member: &str, generation: i32, code: ErrorCode) {
+    pub fn refused(&mut self, group: &'static str, of: &Identity, code: ErrorCode) {
         let told = self.now();
         match code {
-            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::FENCED_INSTANCE_ID => self.is_out(group, member),
-            ErrorCode::ILLEGAL_GENERATION => self.over.push(Over { group, generation, told }),
+            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::FENCED_INSTANCE_ID => self.is_out(group, &of.member, of.life),
+            // Of the consumer protocol, each member is at an epoch of its own.
+            ErrorCode::ILLEGAL_GENERATION if Cast::is_classic(group) => {
+                self.over.push(Over { group, generation: of.generation, told });
+            }
             _ => {}
         }
     }
 
     /// A member is none any more.
-    pub fn is_out(&mut self, group: &'static str, member: &str) {
+    pub fn is_out(&mut self, group: &'static str, member: &str, life: u32) {
         if !member.is_empty() {
             let told = self.now();
-            self.removed.push(Removed { group, member: member.to_owned(), told });
+            self.removed.push(Removed { group, member: member.to_owned(), life, told });
         }
     }
 }

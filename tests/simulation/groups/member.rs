@@ -7,25 +7,39 @@ use std::time::Duration;
 use ottla::protocol::error_code::ErrorCode;
 use ottla::protocol::messages::fetch::{FetchPartition, FetchTopic};
 use ottla::protocol::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use ottla::protocol::messages::offset_fetch::OffsetFetchRequestTopic;
+use ottla::protocol::messages::offset_fetch::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
 use ottla::protocol::messages::{FetchRequest, OffsetCommitRequest, OffsetFetchRequest};
+use ottla::protocol::value::Text;
 
-use super::events::Commit;
+use super::events::{At, Commit, Seen};
 use super::line::{Line, REST};
-use super::{Stage, TOPIC, classic};
+use super::{Stage, TOPIC, classic, consumer};
 use crate::client::Lost;
 
 const VERSION_FETCH: i16 = 11;
 const VERSION_COMMIT: i16 = 8;
+const VERSION_COMMIT_OF_EPOCHS: i16 = 9;
 const VERSION_OFFSETS: i16 = 7;
+const VERSION_OFFSETS_OF_EPOCHS: i16 = 9;
 /// How long a fetch waits for records.
 const FETCH_WAIT_MS: i32 = 20;
 
-/// The protocol that a member speaks. Another kind is one more line here, one in [`Member::spawn`], and a file beside `classic.rs`.
+/// The protocol that a member speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// JoinGroup, SyncGroup, Heartbeat, in these versions of JoinGroup.
     Classic { join: i16 },
+    /// ConsumerGroupHeartbeat.
+    Consumer,
+}
+
+impl Kind {
+    /// Whether both speak the same protocol.
+    pub fn is_as(self, other: Self) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
 }
 
 /// Who a member is.
@@ -37,6 +51,8 @@ pub struct Spec {
     /// The id of a static member.
     pub instance: Option<String>,
     pub kind: Kind,
+    /// The id that it has in its group, where members make theirs themselves.
+    pub id: String,
     /// How often it commits.
     pub commits_every: Duration,
     /// How long it takes to share out what there is, when it leads.
@@ -48,6 +64,10 @@ pub struct Spec {
 pub enum Order {
     /// Leave, and go on committing for a while.
     Leave,
+    /// Leave for a while: a static member of the consumer protocol.
+    Away,
+    /// Join anew under the same id, without a word: a member of the consumer protocol.
+    Again,
     /// Do nothing for so long, then commit as if nothing had happened.
     Pause(Duration),
 }
@@ -70,6 +90,7 @@ pub struct Status {
 /// A member, for those who tell it what to do.
 pub struct Member {
     pub spec: Spec,
+    stage: Stage,
     me: Me,
     task: tokio::task::JoinHandle<()>,
 }
@@ -108,8 +129,9 @@ impl Member {
         let me = Me { status: Arc::default(), orders: Arc::default() };
         let task = match spec.kind {
             Kind::Classic { join } => tokio::spawn(classic::live(stage.clone(), spec.clone(), me.clone(), join)),
+            Kind::Consumer => tokio::spawn(consumer::live(stage.clone(), spec.clone(), me.clone())),
         };
-        Self { spec, me, task }
+        Self { spec, stage: stage.clone(), me, task }
     }
 
     /// How it is.
@@ -130,7 +152,12 @@ impl Member {
     /// It vanishes, whatever it is about.
     pub fn crash(&self) {
         self.task.abort();
-        self.me.status().gone = true;
+        let mut status = self.me.status();
+        status.gone = true;
+        let mut events = self.stage.log.lock();
+        for member in [&self.spec.id, &status.member] {
+            events.keeps(self.spec.group, member, &BTreeSet::new());
+        }
     }
 }
 
@@ -141,6 +168,17 @@ pub struct Identity {
     pub instance: Option<String>,
     /// The generation, or the epoch; negative for a client that is no member.
     pub generation: i32,
+    /// How often it was out of the group before, and came back under the same id.
+    pub life: u32,
+    /// Whether its client knows that members have epochs.
+    pub knows_epochs: bool,
+}
+
+impl Identity {
+    /// Of a client that is no member.
+    pub fn nobody() -> Self {
+        Self { member: String::new(), instance: None, generation: -1, life: 0, knows_epochs: false }
+    }
 }
 
 /// The part of a member that reads and commits, whatever protocol gives it its share.
@@ -152,13 +190,15 @@ pub struct Reader {
     positions: BTreeMap<i32, i64>,
     /// What it has, and has not asked the offsets of yet.
     unknown: BTreeSet<i32>,
+    /// As whom it asks for them, where members have epochs.
+    identity: Option<Identity>,
 }
 
 impl Reader {
     /// A reader that has nothing.
     pub fn new(stage: &Stage, name: &str, group: &'static str) -> Self {
         let line = Line::new(stage, name, group);
-        Self { stage: stage.clone(), group, line, positions: BTreeMap::new(), unknown: BTreeSet::new() }
+        Self { stage: stage.clone(), group, line, positions: BTreeMap::new(), unknown: BTreeSet::new(), identity: None }
     }
 
     /// It has these partitions from now on, and goes on where the group is.
@@ -167,12 +207,27 @@ impl Reader {
         self.unknown = partitions.clone();
     }
 
+    /// It has these partitions from now on, and goes on where it is in those that it had.
+    pub fn change(&mut self, partitions: &BTreeSet<i32>) {
+        self.positions.retain(|partition, _| partitions.contains(partition));
+        self.unknown =
+            partitions.iter().filter(|partition| !self.positions.contains_key(*partition)).copied().collect();
+    }
+
+    /// It asks for offsets as this member from now on.
+    pub fn identify(&mut self, identity: &Identity) {
+        self.identity = Some(identity.clone());
+    }
+
     /// Reads a little further.
     pub async fn read(&mut self, coordinator: &mut Line) -> Result<(), Lost> {
         if !self.unknown.is_empty() {
-            let found = offsets(&self.stage, coordinator, self.group, &self.unknown).await?;
+            let found = match &self.identity {
+                Some(member) => offsets_of_member(&self.stage, coordinator, self.group, member, &self.unknown).await?,
+                None => offsets(&self.stage, coordinator, self.group, &self.unknown).await?,
+            };
             self.unknown.clear();
-            self.positions = found.into_iter().map(|(partition, offset)| (partition, offset.unwrap_or(0))).collect();
+            self.positions.extend(found.into_iter().map(|(partition, offset)| (partition, offset.unwrap_or(0))));
         }
         if self.positions.is_empty() {
             tokio::time::sleep(REST).await;
@@ -250,6 +305,7 @@ pub async fn commit(
             partition: *partition,
             offset: *offset,
             member: identity.member.clone(),
+            life: identity.life,
             generation: identity.generation,
             sent,
             told: None,
@@ -277,7 +333,8 @@ pub async fn commit(
         };
         (numbers, request)
     };
-    let response = line.call(VERSION_COMMIT, request).await?;
+    let version = if identity.knows_epochs { VERSION_COMMIT_OF_EPOCHS } else { VERSION_COMMIT };
+    let response = line.call(version, request).await?;
     let codes: Vec<ErrorCode> = response.topics[0].partitions.iter().map(|partition| partition.error_code).collect();
     let mut events = stage.log.lock();
     let told = events.now();
@@ -287,7 +344,7 @@ pub async fn commit(
     if codes.iter().any(|code| *code != codes[0]) {
         events.wrong(format!("a commit of {group} was taken in part: {codes:?}"));
     }
-    events.refused(group, &identity.member, identity.generation, codes[0]);
+    events.refused(group, identity, codes[0]);
     Ok(codes[0])
 }
 
@@ -307,15 +364,61 @@ pub async fn offsets(
         line.hang_up();
         return Err(Lost);
     }
+    let shown = response.topics.into_iter().flat_map(|topic| topic.partitions);
+    Ok(note_offsets(stage, group, sent, shown.map(|it| (it.partition_index, it.committed_offset, it.metadata))))
+}
+
+/// The same as a member of the consumer protocol, at its epoch.
+async fn offsets_of_member(
+    stage: &Stage,
+    line: &mut Line,
+    group: &'static str,
+    member: &Identity,
+    partitions: &BTreeSet<i32>,
+) -> Result<BTreeMap<i32, Option<i64>>, Lost> {
+    let sent = stage.log.now();
+    let partition_indexes = partitions.iter().copied().collect();
+    let topic = OffsetFetchRequestTopics { name: TOPIC.name.into(), partition_indexes, ..Default::default() };
+    let of_group = OffsetFetchRequestGroup {
+        group_id: group.into(),
+        member_id: Some(member.member.as_str().into()),
+        member_epoch: member.generation,
+        topics: Some(vec![topic]),
+    };
+    let request = OffsetFetchRequest { groups: vec![of_group], ..Default::default() };
+    let response = line.call(VERSION_OFFSETS_OF_EPOCHS, request).await?;
+    let of_group = response.groups.into_iter().next().ok_or(Lost)?;
+    match of_group.error_code {
+        ErrorCode::NONE => {
+            let shown = of_group.topics.into_iter().flat_map(|topic| topic.partitions);
+            Ok(note_offsets(stage, group, sent, shown.map(|it| (it.partition_index, it.committed_offset, it.metadata))))
+        }
+        // It is told in a heartbeat what has come about.
+        ErrorCode::STALE_MEMBER_EPOCH | ErrorCode::UNKNOWN_MEMBER_ID => {
+            tokio::time::sleep(REST).await;
+            Err(Lost)
+        }
+        _ => {
+            line.hang_up();
+            Err(Lost)
+        }
+    }
+}
+
+/// Takes note of offsets that were shown: partition, offset, and what was stored with it.
+fn note_offsets(
+    stage: &Stage,
+    group: &'static str,
+    sent: At,
+    shown: impl Iterator<Item = (i32, i64, Option<Text>)>,
+) -> BTreeMap<i32, Option<i64>> {
     let mut events = stage.log.lock();
     let told = events.now();
     let mut offsets = BTreeMap::new();
-    for shown in response.topics.iter().flat_map(|topic| &topic.partitions) {
-        let partition = shown.partition_index;
-        let stored = shown.metadata.as_deref().unwrap_or_default().to_owned();
-        let found = (shown.committed_offset >= 0).then_some((shown.committed_offset, stored));
+    for (partition, offset, stored) in shown {
+        let found = (offset >= 0).then(|| (offset, stored.as_deref().unwrap_or_default().to_owned()));
         offsets.insert(partition, found.as_ref().map(|(offset, _)| *offset));
-        events.seen.push(super::events::Seen { group, partition, found, sent, told });
+        events.seen.push(Seen { group, partition, found, sent, told });
     }
-    Ok(offsets)
+    offsets
 }

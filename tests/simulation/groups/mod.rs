@@ -5,16 +5,20 @@
 //! group may rebalance; churn again. Between them every group must come to rest, with its partitions shared out and its offsets moving.
 //!
 //! - [`acts`]: what happens in a run.
-//! - [`member`]: what members of every kind have in common; [`classic`] is one kind. Another protocol is another file beside it.
+//! - [`cast`]: the groups of a run, and which protocols their members speak.
+//! - [`member`]: what members of every kind have in common; [`classic`] and [`consumer`] are the kinds.
 //! - [`others`]: clients that are no members.
-//! - [`events`]: what they all saw; [`check`]: what of it must not be.
+//! - [`events`]: what they all saw, [`holds`]: what members had when; [`check`]: what of it must not be.
 //! - [`bugs`]: what the checks must catch.
 
 mod acts;
 mod bugs;
+mod cast;
 mod check;
 mod classic;
+mod consumer;
 mod events;
+mod holds;
 mod line;
 mod member;
 mod others;
@@ -32,13 +36,12 @@ use crate::runner::simulate;
 use crate::workload::Topic;
 use crate::world::World;
 use bugs::{Bug, Front};
+use cast::Cast;
 use check::Coverage;
 use events::Log;
 
 /// What the groups read.
 const TOPIC: Topic = Topic { name: "grouped", partitions: 5 };
-/// The groups with members: of dynamic ones, and of both.
-const GROUPS: [&str; 2] = ["dynamic", "mixed"];
 /// A group that never has members.
 const MEMBERLESS: &str = "memberless";
 /// What instance ids of static members begin with, and no other client's name.
@@ -93,6 +96,8 @@ fn partitions() -> BTreeSet<i32> {
 fn short_sessions(config: &mut Config) {
     config.groups.session_timeout_min_ms = 100;
     config.groups.initial_rebalance_delay_ms = 50;
+    config.groups.consumer_session_timeout_ms = u32::try_from(SESSION.as_millis()).expect("short");
+    config.groups.consumer_heartbeat_interval_ms = i32::try_from(HEARTBEAT.as_millis()).expect("short");
 }
 
 /// What a run came to.
@@ -110,12 +115,12 @@ struct Outcome {
 }
 
 /// One run: everything follows from its seed.
-fn run(seed: u64, bug: Option<Bug>) -> Outcome {
+fn run(seed: u64, cast: Cast, bug: Option<Bug>) -> Outcome {
     let world = World::new(seed);
     let front = Arc::new(Front::new(bug));
     world.configure(short_sessions, Arc::clone(&front) as _);
     let stage = Stage { wire: Shared::default(), log: Log::default(), front, world: world.clone() };
-    let acts = acts::Acts::new(&stage, seed);
+    let acts = acts::Acts::new(&stage, cast, seed);
     let ended = simulate(&world, RUN_TIME_MAX, acts.play());
     let events = stage.log.lock();
     let wire = stage.wire.lock();

@@ -119,6 +119,33 @@ fn a_lost_answer_does_no_harm_and_a_wrong_epoch_is_fenced() {
 }
 
 #[test]
+fn a_fenced_member_joins_again_at_once() {
+    let mut kit = Kit::new(&[("t", 4)]);
+    let (mut a, mut b, mut c) = (client("a"), client("b"), client("c"));
+    kit.settle(&mut [&mut a]);
+    kit.settle(&mut [&mut a, &mut b]);
+    kit.settle(&mut [&mut a, &mut b, &mut c]);
+    assert_eq!(kit.told(Heartbeat { epoch: a.epoch + 1, ..a.beat() }).error_code, ErrorCode::FENCED_MEMBER_EPOCH);
+    let (epoch, had) = (a.epoch, a.numbers());
+    a = client("a");
+    kit.beat(&mut a);
+    assert_eq!((a.epoch, a.numbers()), (epoch, had), "nothing has changed for the others");
+    assert_eq!(kit.described().group_state, "Stable");
+    // It was to give up half of what it has: whoever joins has nothing, so that others may have it.
+    a = client("a");
+    kit.leave(&b, -1);
+    kit.leave(&c, -1);
+    kit.settle(&mut [&mut a]);
+    b = client("b");
+    kit.beat(&mut b);
+    kit.beat(&mut a);
+    a = client("a");
+    kit.beat(&mut a);
+    assert!(kit.beat(&mut b));
+    assert_eq!((a.numbers().len(), b.numbers().len(), a.epoch), (2, 2, b.epoch));
+}
+
+#[test]
 fn members_leave_and_the_last_one_leaves_an_empty_group() {
     let mut kit = Kit::new(&[("t", 2)]);
     let (mut a, mut b) = (client("a"), client("b"));
@@ -297,6 +324,26 @@ fn offsets_are_taken_of_what_the_member_had_at_its_epoch() {
     assert_eq!(fetch(&kit, Some("z"), 1), Err(ErrorCode::UNKNOWN_MEMBER_ID));
     assert_eq!((kit.leave(&a, -1), kit.leave(&b, -1)), (ErrorCode::NONE, ErrorCode::NONE));
     assert_eq!(kit.commit("", -1, 0), ErrorCode::NONE, "nobody is there");
+}
+
+#[test]
+fn what_another_had_meanwhile_is_not_committed_as_of_before() {
+    let mut kit = Kit::new(&[("t", 6)]);
+    let (mut a, mut b) = (Client { instance: Some("i"), ..client("a") }, client("b"));
+    kit.settle(&mut [&mut a]);
+    kit.settle(&mut [&mut a, &mut b]);
+    let old_epoch = a.epoch;
+    // Another comes in its place, and at a later epoch it comes back in that one's.
+    assert_eq!(kit.leave(&a, -2), ErrorCode::NONE);
+    let mut other = Client { id: "other", epoch: 0, has: Partitions::new(), ..a.clone() };
+    let mut c = client("c");
+    kit.settle(&mut [&mut other, &mut b, &mut c]);
+    assert_eq!(kit.leave(&other, -2), ErrorCode::NONE);
+    a = Client { epoch: 0, has: Partitions::new(), ..a };
+    kit.settle(&mut [&mut a, &mut b, &mut c]);
+    let mine = a.numbers()[0];
+    assert_eq!(kit.commit("a", a.epoch, mine), ErrorCode::NONE);
+    assert_eq!(kit.commit("a", old_epoch, mine), ErrorCode::STALE_MEMBER_EPOCH, "zombie-commit");
 }
 
 #[test]

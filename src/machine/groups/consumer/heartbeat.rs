@@ -209,12 +209,8 @@ impl Group {
                     );
                 }
             }
-            _ if beat.joins() => {
-                // A static member that was away comes back as what it was.
-                if let Some(member) = known.filter(|member| member.standing.epoch != AWAY) {
-                    check_epoch(member, beat)?;
-                }
-            }
+            // Whoever comes has nothing, and may have been a member before: away, fenced, or never told that it is one.
+            _ if beat.joins() => {}
             _ => check_epoch(self.known(&beat.member_id, beat.instance_id.as_ref())?, beat)?,
         }
         let nothing = MemberValue::default();
@@ -303,6 +299,8 @@ impl Group {
         let mut member = self.members.remove(&before).expect("an instance id leads to a member");
         self.forget_records(&before, out);
         (member.standing.epoch, member.standing.previous_epoch) = (0, 0);
+        // It has them from now on: what an earlier bearer of its id had before is none of its own.
+        member.standing.has_since(self.target_epoch);
         for partition in member.standing.held() {
             self.owners.insert(partition, id.clone());
         }

@@ -94,6 +94,12 @@ impl Standing {
         of(&self.given).or_else(|| of(&self.revoking))
     }
 
+    /// All that it has, it has had since this epoch only.
+    pub(super) fn has_since(&mut self, epoch: i32) {
+        let all = self.given.values_mut().chain(self.revoking.values_mut());
+        all.flat_map(BTreeMap::values_mut).for_each(|since| *since = epoch);
+    }
+
     pub(super) fn is_reconciled_to(&self, epoch: i32) -> bool {
         self.state == State::Stable && self.epoch == epoch
     }
