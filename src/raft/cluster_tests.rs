@@ -9,11 +9,10 @@ use openraft::raft::VoteRequest;
 
 use super::cluster_kit::{Cluster, ID, replica};
 use super::group::ProposeError;
-use super::node::Node;
-use super::transport::Peers;
 use super::transport::client::GroupNetwork;
+use super::transport::{Asked, Peers, Votes};
 use super::types::{Command, RaftVote};
-use crate::ids::{BrokerId, Incarnation, Offset, PartitionId, ReplicaId, Term, TopicId};
+use crate::ids::{Incarnation, Offset, PartitionId, ReplicaId, Term, TopicId};
 use crate::machine::partition::Command as PartitionCommand;
 
 async fn produce(cluster: &Cluster, broker: i32, term: Term, records: std::ops::Range<i64>) {
@@ -149,10 +148,25 @@ async fn a_replica_that_comes_later_is_sent_the_state_and_what_is_behind_it() {
     all_have(&cluster, &[2, 3, 4], 430).await;
 }
 
+/// Lets everybody ask for everything.
+#[derive(Debug)]
+struct Anything;
+
+impl Votes for Anything {
+    fn may_stand(&self, _: PartitionId, _: Term, _: Asked) -> bool {
+        true
+    }
+
+    fn may_vote(&self, _: PartitionId, _: ReplicaId, _: Term, _: Asked) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    fn did_not_vote(&self, _: PartitionId, _: ReplicaId, _: Term) {}
+}
+
 /// What a replica is told that asks another for a vote.
 async fn asks(peers: Arc<Peers>, group: PartitionId, to: ReplicaId) -> String {
-    let nobody = Node::new(BrokerId(9), Arc::clone(&peers), 1);
-    let mut network = GroupNetwork::new(peers, nobody, group).new_client(to, &()).await;
+    let mut network = GroupNetwork::new(peers, Arc::new(Anything), group).new_client(to, &()).await;
     let leader = openraft::impls::leader_id_std::LeaderId { term: 9, voted_for: replica(3) };
     let request = VoteRequest::new(RaftVote { leader_id: leader, committed: false }, None);
     match network.vote(request, RPCOption::new(Duration::from_secs(1))).await {

@@ -9,7 +9,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::impls::leader_id_std;
 use openraft::vote::RaftLeaderId;
-use openraft::{Config, ReadPolicy, SnapshotPolicy};
+use openraft::{Config, Instant, ReadPolicy, SnapshotPolicy};
 
 use super::applier::{Applier, ApplierConfig, Observer, Snapshots};
 use super::flusher::{Flusher, LogFlusher};

@@ -79,7 +79,8 @@ impl Peer {
 
     /// Whether a beat is later than all that came before.
     pub(super) fn is_next(&self, beat: &Beat) -> bool {
-        !self.past.contains(&beat.boot) && (self.boot != Some(beat.boot) || self.sent.is_none_or(|sent| beat.sent > sent))
+        !self.past.contains(&beat.boot)
+            && (self.boot != Some(beat.boot) || self.sent.is_none_or(|sent| beat.sent > sent))
     }
 
     /// Whether a beat is the first of a life.

@@ -74,6 +74,12 @@ impl Three {
         }
     }
 
+    /// A beat a little later than the last.
+    fn send_later(&mut self, from: usize, to: usize) {
+        self.now += ms(1);
+        self.send(from, to);
+    }
+
     fn elections(&mut self) -> Vec<usize> {
         let due = std::mem::take(&mut self.due);
         due.into_iter().filter(|(_, due)| matches!(due, Due::Elect(_))).map(|(broker, _)| broker).collect()
@@ -199,31 +205,35 @@ fn an_ack_of_one_that_follows_another_gives_no_lease() {
 #[test]
 fn claims_reach_a_peer_as_changes_and_anew_when_it_missed_some() {
     let mut three = Three::new();
+    let alone = vec![BTreeSet::from([BrokerId(1)])];
+    for number in 0..10_000 {
+        three.brokers[0].open(group(number), alone.clone(), None);
+    }
     for number in 0..100 {
         three.brokers[0].claim(group(number), Term(1));
     }
-    three.send(0, 1);
-    three.send(0, 1);
+    three.send_later(0, 1);
+    three.send_later(0, 1);
     let quiet = three.brokers[0].beat(BrokerId(2), three.now);
     assert!(quiet.claimed.is_empty() && quiet.withdrawn.is_empty());
     three.brokers[0].withdraw(group(3));
     three.brokers[0].claim(group(4), Term(2));
     let change = three.brokers[0].beat(BrokerId(2), three.now);
     assert_eq!((change.claimed.clone(), change.withdrawn.clone()), (vec![(group(4), Term(2))], vec![group(3)]));
-    three.send(0, 1);
+    three.send_later(0, 1);
     assert_eq!(three.brokers[1].leader(group(3)), None);
     assert_eq!(three.brokers[1].leader(group(4)), Some((BrokerId(1), Term(2))));
     // Another life of the receiver knows nothing, whatever the sender takes it to know.
     three.brokers[1] = three.born(1, 2);
-    three.send(0, 1);
-    three.send(0, 1);
+    three.send_later(0, 1);
+    three.send_later(0, 1);
     assert_eq!(three.brokers[1].leader(group(99)), Some((BrokerId(1), Term(1))));
     assert_eq!(three.brokers[1].peers[&BrokerId(1)].claims.len(), 99);
     // More changes than are remembered.
     for number in 100..10_000 {
         three.brokers[0].claim(group(number), Term(1));
     }
-    three.send(0, 1);
+    three.send_later(0, 1);
     assert_eq!(three.brokers[1].peers[&BrokerId(1)].claims.len(), 9999);
 }
 

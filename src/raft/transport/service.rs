@@ -19,9 +19,7 @@ use super::proto::refusal::Reason;
 use super::proto::replication_server::{Replication, ReplicationServer};
 use super::proto::{self, vote_request::Kind};
 use super::wire::{self, Malformed};
-use super::{
-    CLUSTER, KEEP_ALIVE, KEEP_ALIVE_PATIENCE, MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX, WINDOW_BYTES,
-};
+use super::{CLUSTER, KEEP_ALIVE, KEEP_ALIVE_PATIENCE, MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX, WINDOW_BYTES};
 use crate::ids::{BrokerId, Incarnation, PartitionId, ReplicaId, Term};
 use crate::log::{Descriptor, LogError};
 use crate::net::Connection;
