@@ -204,7 +204,7 @@ impl Inner {
         let home = Arc::new(home);
         let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
         let peers = Peers::new(Arc::clone(&env.network), &home.identity.cluster_id);
-        let (node, seed) = (Node::new(broker, peers, random.random()), random.random());
+        let (node, seed) = (Node::new(broker, peers, env.seed.rotate_left(17)), random.random());
         let ground = open::Ground {
             env: &env,
             config: &config,

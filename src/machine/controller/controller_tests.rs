@@ -341,7 +341,8 @@ fn a_cluster_is_founded_once_and_brokers_are_known_by_their_directory() {
     assert_eq!(state.cluster_id(), Some("cluster"));
     assert_eq!(state.decide_found("other", BrokerId(1), DirectoryId([2; 16])), None);
     let described = Record::BrokerDescribed { broker: BrokerId(1), endpoints: at(1) };
-    assert_eq!(state.decide_join(BrokerId(1), DirectoryId([1; 16]), &at(1)).records, [described.clone()]);
+    let joining = state.decide_join(BrokerId(1), DirectoryId([1; 16]), &at(1));
+    assert_eq!(joining.records, std::slice::from_ref(&described));
     apply(&mut state, &[described]);
     assert_eq!(state.decide_join(BrokerId(1), DirectoryId([1; 16]), &at(1)).records, []);
     let moved = state.decide_join(BrokerId(1), DirectoryId([1; 16]), &at(7));
