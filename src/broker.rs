@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::ids::BrokerId;
+use crate::ids::{BASE64_URL, BrokerId};
 use crate::log::disk::{Disk, Lane};
 use crate::log::journal::{Journal, JournalError};
 use crate::metrics::Metrics;
@@ -346,14 +346,12 @@ fn error_names() -> Vec<crate::metrics::Named> {
     ErrorCode::ALL.iter().map(|code| (code.0, code.name())).collect()
 }
 
-const KAFKA_ID_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
 /// A random id in the form Kafka prints: 22 characters of URL-safe base 64.
 fn kafka_id(random: &mut StdRng) -> String {
     let mut bits = u128::from_be_bytes(uuid::Builder::from_random_bytes(random.random()).into_uuid().into_bytes());
     let mut out = [0u8; 22];
     for place in out.iter_mut().rev() {
-        *place = KAFKA_ID_ALPHABET[usize::try_from(bits & 63).expect("six bits fit")];
+        *place = BASE64_URL[usize::try_from(bits & 63).expect("six bits fit")];
         bits >>= 6;
     }
     String::from_utf8(out.to_vec()).expect("the alphabet is ASCII")

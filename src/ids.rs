@@ -4,6 +4,9 @@
 
 use std::fmt;
 
+/// The digits of the ids that Kafka prints: base 64 for URLs (RFC 4648, section 5).
+pub const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
 /// Declares a newtype over an integer with `Display`, `From` both ways and checked `plus`.
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::BrokerId;
+use crate::ids::{BASE64_URL, BrokerId};
 use crate::log::disk::{Disk, Open};
 
 /// The newest format of a data directory that this binary reads and writes.
@@ -99,7 +99,7 @@ impl Identity {
         for character in self.directory_id.bytes() {
             bits = (bits << 6)
                 | u128::from(
-                    super::KAFKA_ID_ALPHABET
+                    BASE64_URL
                         .iter()
                         .position(|it| *it == character)
                         .map_or(0, |at| u8::try_from(at).expect("64 letters")),

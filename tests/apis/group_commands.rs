@@ -160,7 +160,7 @@ fn groups_of_both_protocols_are_shown_alike() {
         assert!(text.iter().any(|found| found == line), "{line:?} in {text:?}");
     }
     assert!(text.contains(&format!("Epoch {}", member.epoch)), "{text:?}");
-    let unread = ["read 1 - 0 0 -", "read 2 - 0 0 -", "read 3 - 0 0 -"];
+    let unread = ["read 1 - 0 10 -", "read 2 - 0 10 -", "read 3 - 0 10 -"];
     assert_eq!(
         said(&server, &["lag", MODERN])[1..],
         [&["read 0 7 0 10 3"], &unread[..]].concat(),

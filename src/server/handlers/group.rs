@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::create_topics;
-use crate::ids::{PartitionId, PartitionIndex, TopicId};
+use crate::ids::{BASE64_URL, PartitionId, PartitionIndex, TopicId};
 use crate::machine::controller::names::OFFSETS_TOPIC;
 use crate::machine::groups::{Answer, Ticket};
 use crate::protocol::error_code::ErrorCode;
@@ -154,10 +154,9 @@ pub(super) fn classic_id(uuid: Uuid, client_id: &str, instance_id: Option<&str>)
 
 /// A new member's id as Kafka's are in groups of the consumer protocol: base 64, and never a hyphen first.
 pub(super) fn consumer_id(uuid: Uuid) -> Text {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let bits = uuid.as_u128() & (u128::MAX >> 1);
     let shifted = (0..21).map(|at| bits >> (122 - 6 * at)).chain([bits << 4]);
-    let digit = |six: u128| char::from(DIGITS[usize::try_from(six & 63).expect("six bits")]);
+    let digit = |six: u128| char::from(BASE64_URL[usize::try_from(six & 63).expect("six bits")]);
     shifted.map(digit).collect::<String>().into()
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::member::{self, Member, committed, passes};
-use super::{Share, shares};
+use super::{Share, check_offsets, shares};
 use crate::cli::bench::setup::{Topic, runtime};
 use crate::cli::client::{Connection, RETRY_PAUSE};
 use crate::cli::connect::{Connect, Failure, Format, print_json, print_text};
@@ -61,6 +61,7 @@ struct Settings {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    check_offsets(args.offsets, &args.topic)?;
     let began = runtime()?.block_on(async {
         let mut client = args.connect.client().await?;
         let settings = Settings {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use clap::Subcommand;
 
-use super::setup::deal;
+use super::setup::{Topic, deal};
 use crate::cli::client::Client;
 use crate::cli::connect::Failure;
 
@@ -34,7 +34,8 @@ enum Command {
     Commit(rate::Args),
     /// Send heartbeats of members of groups, as fast as the broker takes them.
     Heartbeat(rate::Args),
-    /// Join groups, take the share and leave again, one member a connection at a time; timed from the join to the share.
+    /// Join groups, take the share and leave again, one member a connection at a time; timed from the join to the share. A broker lets the first member
+    /// of a group wait for others (`groups.initial_rebalance_delay_ms`): set that to 0 to see what it can do.
     Join(rate::Args),
     Fill(fill::Args),
     Crowd(crowd::Args),
@@ -48,6 +49,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Command::Fill(args) => fill::run(args),
         Command::Crowd(args) => crowd::run(args),
     }
+}
+
+/// A commit of more offsets than the topic has partitions would be refused by the broker, again and again.
+fn check_offsets(offsets: u32, topic: &Topic) -> Result<(), Failure> {
+    if i64::from(offsets) <= i64::from(topic.partitions) {
+        return Ok(());
+    }
+    let problem = format!("--offsets {offsets} is more than the topic's --partitions {}", topic.partitions);
+    Err(Failure::Usage(problem))
 }
 
 /// What one connection works on: groups of one coordinator.

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::member::{self, Member, committed};
-use super::{Share, shares};
+use super::{Share, check_offsets, shares};
 use crate::cli::bench::meter::{Meter, Timing, histogram, record, watch};
 use crate::cli::bench::produce::seed;
 use crate::cli::bench::setup::{Topic, runtime, start, threads};
@@ -19,6 +19,9 @@ use crate::protocol::wire::Request;
 
 /// Long enough for members that show themselves once in a round of all groups; Kafka's brokers allow no longer ones.
 const SESSION: Duration = Duration::from_secs(300);
+
+/// Members that enter at the same time.
+const ENTERING: usize = 256;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +70,8 @@ pub struct Args {
 /// One connection's work.
 struct Job {
     share: Share,
+    members: Vec<Member>,
     load: Load,
-    topic: member::Topic,
     in_flight: usize,
     offsets: i64,
     patience: Duration,
@@ -76,22 +79,29 @@ struct Job {
 }
 
 pub(super) fn run(load: Load, args: &Args) -> Result<(), Failure> {
-    if i64::from(args.offsets) > i64::from(args.topic.partitions) {
-        return Err(Failure::Usage("--offsets is more than the topic has partitions: see --partitions".to_owned()));
-    }
+    check_offsets(args.offsets, &args.topic)?;
     // Groups that nobody has used: what others have left is not measured.
     let prefix = format!("bench-{:x}", seed());
-    let (topic, shares) = runtime()?.block_on(async {
+    let shares = runtime()?.block_on(async {
         let mut client = args.connect.client().await?;
         let topic = member::Topic::of(&args.topic.ready(&mut client).await?);
-        let shares = shares(&mut client, &prefix, args.groups, args.connections).await?;
-        Ok::<_, Failure>((topic, shares))
+        let mut entered = Vec::new();
+        for share in shares(&mut client, &prefix, args.groups, args.connections).await? {
+            let members: Vec<Member> =
+                share.groups.iter().map(|(_, group)| Member::new(group, &topic, SESSION)).collect();
+            entered.push((share, members));
+        }
+        // Before anything is timed: a broker lets the first member of a group wait for others.
+        if load != Load::Join {
+            enter(&mut entered, args.connect.timeout).await?;
+        }
+        Ok::<_, Failure>(entered)
     })?;
     let meter = Arc::new(Meter::default());
-    let job = |share| Job {
+    let job = |(share, members)| Job {
         share,
+        members,
         load,
-        topic: topic.clone(),
         in_flight: args.in_flight as usize,
         offsets: args.offsets.into(),
         patience: args.connect.timeout,
@@ -108,15 +118,27 @@ pub(super) fn run(load: Load, args: &Args) -> Result<(), Failure> {
     measured.print(load.name(), &settings, args.timing.format)
 }
 
-async fn drive(job: Job) -> Result<Histogram<u64>, Failure> {
+/// Has all members enter their groups, many at the same time and each on a connection of its own: a membership is not a connection's.
+async fn enter(shares: &mut [(Share, Vec<Member>)], patience: Duration) -> Result<(), Failure> {
+    let mut all: Vec<(String, &mut Member)> = Vec::new();
+    for (share, members) in shares {
+        all.extend(members.iter_mut().map(|member| (share.broker.clone(), member)));
+    }
+    for some in all.chunks_mut(ENTERING) {
+        let entering = some.iter_mut().map(|(broker, member)| async move {
+            let mut connection = Connection::open(broker, patience).await?;
+            member.enter(&mut connection, patience).await
+        });
+        futures::future::try_join_all(entering).await?;
+    }
+    Ok(())
+}
+
+async fn drive(mut job: Job) -> Result<Histogram<u64>, Failure> {
     let mut connection = Connection::open(&job.share.broker, job.patience).await?;
-    let member = |(_, group): &(u32, String)| Member::new(group, &job.topic, SESSION);
-    let mut members: Vec<Member> = job.share.groups.iter().map(member).collect();
+    let mut members = std::mem::take(&mut job.members);
     if job.load == Load::Join {
         return joins(&job, &mut connection, members).await;
-    }
-    for member in &mut members {
-        member.enter(&mut connection, job.patience).await?;
     }
     let mut at = 0;
     let mut next = || {
