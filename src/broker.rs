@@ -1,6 +1,7 @@
 //! The whole broker from a configuration and an environment. Production, tests and the simulation start it alike.
 
 pub mod blocking;
+mod cluster;
 mod expiry;
 mod forgotten;
 mod group_figures;
@@ -10,8 +11,10 @@ mod janitor;
 mod open;
 mod reconcile;
 pub mod repair;
+mod steward;
 mod topic_defaults;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -24,9 +27,11 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::ids::{BASE64_URL, BrokerId};
+use crate::ids::{BASE64_URL, BrokerId, PartitionId, Term};
 use crate::log::disk::{Disk, Lane};
 use crate::log::journal::{Journal, JournalError};
+use crate::machine::controller::Endpoints;
+use crate::machine::controller::brokers::FOUNDER;
 use crate::metrics::Metrics;
 use crate::net::Network;
 use crate::protocol::api::ApiKey;
@@ -37,7 +42,7 @@ use crate::replica::controller::ControllerHandle;
 use crate::replica::coordinator::{Coordinators, Tamper};
 use crate::server::{self, Context};
 use blocking::{DiskStopped, on_disk};
-use identity::{Home, IdentityError, LifeState};
+use identity::{Founding, Home, IdentityError, LifeState};
 
 /// How long a clean stop waits for requests in flight.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -73,6 +78,9 @@ pub enum BrokerError {
     /// The controller's log or group cannot be used.
     #[error("open the controller: {0}")]
     Controller(String),
+    /// There is no cluster for this broker.
+    #[error("{0}")]
+    Cluster(String),
     /// A listener could not be opened.
     #[error("listen on {address} for {what}: {source}")]
     Listen {
@@ -105,6 +113,12 @@ pub(crate) struct Inner {
     journal: Arc<Journal>,
     flusher: Arc<Flusher>,
     node: Arc<Node>,
+    /// The node, if there are to be other brokers.
+    among: Option<Arc<Node>>,
+    /// How the others and clients reach this broker.
+    endpoints: Endpoints,
+    /// The addresses of other brokers that this one has taken from the controller.
+    met: Mutex<BTreeMap<BrokerId, String>>,
     controller: Arc<ControllerHandle>,
     replicas: Arc<ReplicaSet>,
     coordinators: Arc<Coordinators>,
@@ -124,6 +138,7 @@ pub struct Broker {
     listener: tokio::task::JoinHandle<()>,
     kafka_address: SocketAddr,
     admin_address: Option<SocketAddr>,
+    port: Option<cluster::Port>,
 }
 
 impl Broker {
@@ -140,21 +155,36 @@ impl Broker {
             source,
         })?;
         let kafka_address = listener.local_addr();
-        let inner = Inner::open(config, env).await?;
-        let context = Arc::new(inner.context(kafka_address));
+        let port = cluster::Port::open(&config, &env).await?;
+        let inner = Inner::open(config, env, kafka_address, port.as_ref()).await?;
+        if let Some(port) = &port {
+            port.attend(&inner);
+            inner.serve_as_elected();
+            inner.arrive(port).await?;
+        }
+        let context = Arc::new(inner.context());
         inner.replace_forgotten().await?;
         reconcile::reconcile(&inner).await;
         let admin_address = inner.start_admin(stopping.clone()).await?;
         inner.spawn(reconcile::run(Arc::clone(&inner), stopping.clone()));
         inner.spawn(janitor::run(Arc::clone(&inner), stopping.clone()));
+        if port.is_some() {
+            inner.spawn(steward::run(Arc::clone(&inner), stopping.clone()));
+        }
         let listener = tokio::spawn(server::serve(Arc::clone(&context), listener, stopping));
-        Ok(Self { inner, context, stop, listener, kafka_address, admin_address })
+        Ok(Self { inner, context, stop, listener, kafka_address, admin_address, port })
     }
 
     /// Where Kafka clients connect.
     #[must_use]
     pub fn kafka_address(&self) -> SocketAddr {
         self.kafka_address
+    }
+
+    /// Where other brokers connect, if there are to be any.
+    #[must_use]
+    pub fn cluster_address(&self) -> Option<SocketAddr> {
+        self.port.as_ref().map(|port| port.address)
     }
 
     /// Where `/metrics` and the health checks are, if anywhere.
@@ -185,13 +215,34 @@ impl Broker {
 }
 
 impl Inner {
-    async fn open(config: Config, env: Env) -> Result<Arc<Self>, BrokerError> {
+    async fn open(
+        config: Config,
+        env: Env,
+        kafka_address: SocketAddr,
+        port: Option<&cluster::Port>,
+    ) -> Result<Arc<Self>, BrokerError> {
         let broker = config.broker.id;
         let mut random = StdRng::seed_from_u64(env.seed);
         let ids = (kafka_id(&mut random), kafka_id(&mut random));
+        let advertised = config.kafka.advertised(kafka_address.port());
+        let endpoints = Endpoints {
+            cluster: port.map(|port| config.cluster.advertised(port.address.port()).to_string()).unwrap_or_default(),
+            kafka_host: advertised.host,
+            kafka_port: advertised.port,
+            rack: config.broker.rack.clone().unwrap_or_default(),
+        };
+        let disk = Arc::clone(&env.disk);
+        let stored = on_disk(&env.disk, Lane::Read, move || identity::stored(&disk)).await??;
+        let (founding, known) = match port {
+            Some(port) if stored.is_none() => {
+                let arrived = port.arrive(&env, &ids, &endpoints).await?;
+                (arrived.founding, arrived.peers)
+            }
+            _ => (Founding { cluster_id: ids.0, directory_id: ids.1, controller: FOUNDER }, Vec::new()),
+        };
         let (disk, name, boot_id) = (Arc::clone(&env.disk), config.cluster.name.clone(), env.boot_id.clone());
         let (home, journal) = on_disk(&env.disk, Lane::Read, move || -> Result<_, BrokerError> {
-            let home = Home::open(Arc::clone(&disk), broker, &name, || ids)?;
+            let home = Home::open(Arc::clone(&disk), broker, &name, founding)?;
             let journal = open_journal(&disk, &home)?;
             if !home.lost_page_cache(&boot_id) {
                 home.record(LifeState::Running, &boot_id)?;
@@ -205,6 +256,16 @@ impl Inner {
         let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
         let peers = Peers::new(Arc::clone(&env.network), &home.identity.cluster_id);
         let (node, seed) = (Node::new(broker, peers, env.seed.rotate_left(17)), random.random());
+        let among = port.map(|_| Arc::clone(&node));
+        let mut tasks = JoinSet::new();
+        if let Some(port) = port {
+            for (other, address) in known.iter().filter(|(other, _)| *other != broker) {
+                node.add_peer(*other, address)
+                    .map_err(|error| BrokerError::Cluster(format!("broker {other} at {address}: {error}")))?;
+            }
+            port.begin(&home.identity, &node);
+            tasks.spawn(Arc::clone(&node).run());
+        }
         let ground = open::Ground {
             env: &env,
             config: &config,
@@ -212,6 +273,7 @@ impl Inner {
             journal: &journal,
             flusher: &flusher,
             node: &node,
+            among: among.as_ref(),
             clean,
             seed,
         };
@@ -223,6 +285,9 @@ impl Inner {
             journal,
             flusher,
             node,
+            among,
+            endpoints,
+            met: Mutex::default(),
             controller: Arc::new(controller),
             replicas: Arc::default(),
             coordinators: Arc::new(Coordinators::new(env.tamper.clone())),
@@ -230,26 +295,51 @@ impl Inner {
             metrics,
             janitor: Arc::default(),
             random: Mutex::new(random),
-            tasks: Mutex::default(),
+            tasks: Mutex::new(tasks),
             config,
             env,
         });
+        inner.meet_all();
         Ok(inner)
     }
 
-    fn context(&self, kafka_address: SocketAddr) -> Context {
-        let advertised = self.config.kafka.advertised(kafka_address.port());
-        let advertised_port = i32::from(advertised.port);
+    /// Tells replicas whether they serve, as this broker learns it.
+    fn serve_as_elected(self: &Arc<Self>) {
+        let inner = Arc::downgrade(self);
+        self.node.on_serving(Box::new(move |id, term| {
+            if let Some(inner) = inner.upgrade() {
+                inner.serves(id, term);
+            }
+        }));
+    }
+
+    /// A replica here serves in a term, or does not any more.
+    fn serves(&self, id: PartitionId, term: Option<Term>) {
+        let Some(replica) = self.replicas.get(id) else { return };
+        replica.serves(term);
+        if replica.coordinates() {
+            match term {
+                Some(_) => self.coordinate(&replica),
+                None => self.coordinators.stop(id),
+            }
+        }
+        self.controller.served();
+    }
+
+    fn context(&self) -> Context {
+        let endpoints = self.endpoints();
+        let advertised_port = i32::from(endpoints.kafka_port);
         let limits = &self.config.limits;
         let size = |bytes: u32| usize::try_from(bytes).expect("a u32 fits");
         let in_flight_bytes = usize::try_from(limits.in_flight_bytes).unwrap_or(usize::MAX);
         Context {
             broker: self.broker,
             cluster_id: self.home.identity.cluster_id.clone(),
-            advertised_host: advertised.host.clone(),
+            advertised_host: endpoints.kafka_host.clone(),
             advertised_port,
             rack: self.config.broker.rack.clone(),
             controller: Arc::clone(&self.controller),
+            among: self.among.clone(),
             replicas: Arc::clone(&self.replicas),
             coordinators: Arc::clone(&self.coordinators),
             topics: server::TopicDefaults {
@@ -257,7 +347,7 @@ impl Inner {
                 partitions: self.config.topics.partitions,
                 replication_factor: self.config.topics.replication_factor,
             },
-            broker_configs: server::configs::broker_configs(&self.config, &advertised.host, advertised_port),
+            broker_configs: server::configs::broker_configs(&self.config, &endpoints.kafka_host, advertised_port),
             data_dir: self.config.broker.data_dir.display().to_string(),
             random: Mutex::new(StdRng::seed_from_u64(self.random())),
             limits: server::Limits {

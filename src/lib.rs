@@ -11,6 +11,7 @@
 //! Shell: async, thin, no decisions.
 //! - [`net`]: the network seam.
 //! - [`raft`]: the only module that names openraft.
+//! - [`cluster`]: how brokers find each other and who belongs to the cluster.
 //! - [`replica`]: one partition on this broker: submit, read, watermarks.
 //! - [`server`]: the Kafka listener, one handler file an API.
 //! - [`broker`]: the whole broker from a config and an environment; production, tests and simulation call it alike.
@@ -26,6 +27,7 @@ pub mod admin;
 pub mod broker;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod ids;
 pub mod log;

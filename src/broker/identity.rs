@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BASE64_URL, BrokerId};
+use crate::ids::{BASE64_URL, BrokerId, Incarnation};
 use crate::log::disk::{Disk, Open};
+use crate::machine::controller::brokers::FOUNDER;
 
 /// The newest format of a data directory that this binary reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -89,24 +90,43 @@ pub struct Identity {
     pub broker_id: i32,
     /// The directory's own id: a copied or replaced disk is noticed by it.
     pub directory_id: String,
+    /// The incarnation of this broker's replica of the controller's group. 1 is that of whoever founded the cluster.
+    #[serde(default = "founder")]
+    pub controller_incarnation: u64,
+}
+
+const fn founder() -> u64 {
+    FOUNDER.0
 }
 
 impl Identity {
     /// The directory's id as bytes: the low 128 bits of its text.
     #[must_use]
     pub fn directory(&self) -> [u8; 16] {
-        let mut bits = 0u128;
-        for character in self.directory_id.bytes() {
-            bits = (bits << 6)
-                | u128::from(
-                    BASE64_URL
-                        .iter()
-                        .position(|it| *it == character)
-                        .map_or(0, |at| u8::try_from(at).expect("64 letters")),
-                );
-        }
-        bits.to_be_bytes()
+        directory(&self.directory_id)
     }
+}
+
+/// A directory's id as bytes: the low 128 bits of its text.
+#[must_use]
+pub fn directory(id: &str) -> [u8; 16] {
+    let mut bits = 0u128;
+    for character in id.bytes() {
+        let letter = BASE64_URL.iter().position(|it| *it == character);
+        bits = (bits << 6) | u128::from(letter.map_or(0, |at| u8::try_from(at).expect("64 letters")));
+    }
+    bits.to_be_bytes()
+}
+
+/// What a data directory that is not there yet is founded as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The directory's own.
+    pub directory_id: String,
+    /// The incarnation of this broker's replica of the controller's group.
+    pub controller: Incarnation,
 }
 
 /// How a life of the broker stands.
@@ -209,7 +229,7 @@ fn lock(disk: &Arc<dyn Disk>) -> Result<Box<dyn std::any::Any + Send + Sync>, Id
 }
 
 impl Home {
-    /// Locks the directory and reads its identity, founding it if it is empty. `new_ids` gives the cluster's and the directory's id.
+    /// Locks the directory and reads its identity, founding it as `founding` if it is empty.
     ///
     /// # Errors
     /// See [`IdentityError`]: each says what is wrong and what to do.
@@ -217,12 +237,12 @@ impl Home {
         disk: Arc<dyn Disk>,
         broker: BrokerId,
         cluster_name: &str,
-        new_ids: impl FnOnce() -> (String, String),
+        founding: Founding,
     ) -> Result<Self, IdentityError> {
         let lock = lock(&disk)?;
         let (identity, last_life) = match read::<Identity>(&disk, IDENTITY)? {
             Some(identity) => (identity, read::<Life>(&disk, LIFE)?),
-            None => (found(&disk, broker, cluster_name, new_ids())?, None),
+            None => (found(&disk, broker, cluster_name, founding)?, None),
         };
         if identity.format_version > FORMAT_VERSION {
             return Err(IdentityError::TooNew { found: identity.format_version });
@@ -261,23 +281,42 @@ fn found(
     disk: &Arc<dyn Disk>,
     broker: BrokerId,
     cluster_name: &str,
-    (cluster_id, directory_id): (String, String),
+    founding: Founding,
 ) -> Result<Identity, IdentityError> {
+    check_empty(disk)?;
+    let identity = Identity {
+        format_version: FORMAT_VERSION,
+        cluster_id: founding.cluster_id,
+        cluster_name: cluster_name.to_owned(),
+        broker_id: broker.0,
+        directory_id: founding.directory_id,
+        controller_incarnation: founding.controller.0,
+    };
+    write(disk, IDENTITY, &identity)?;
+    Ok(identity)
+}
+
+/// The identity of a data directory, if it has been founded; founds nothing.
+///
+/// # Errors
+/// Of the disk; if it is damaged, or holds data and no identity.
+pub fn stored(disk: &Arc<dyn Disk>) -> Result<Option<Identity>, IdentityError> {
+    let identity = read::<Identity>(disk, IDENTITY)?;
+    if identity.is_none() {
+        check_empty(disk)?;
+    }
+    Ok(identity)
+}
+
+/// Data without an identity is not founded anew.
+fn check_empty(disk: &Arc<dyn Disk>) -> Result<(), IdentityError> {
     let names = disk.list("").map_err(io_error("list the data directory"))?;
     for (name, what) in [("topics", "topics"), (crate::log::journal::JOURNAL, "a journal")] {
         if names.iter().any(|entry| entry.name == name) {
             return Err(IdentityError::Lost { what });
         }
     }
-    let identity = Identity {
-        format_version: FORMAT_VERSION,
-        cluster_id,
-        cluster_name: cluster_name.to_owned(),
-        broker_id: broker.0,
-        directory_id,
-    };
-    write(disk, IDENTITY, &identity)?;
-    Ok(identity)
+    Ok(())
 }
 
 fn read<T: for<'a> Deserialize<'a>>(disk: &Arc<dyn Disk>, file: &'static str) -> Result<Option<T>, IdentityError> {

@@ -125,12 +125,17 @@ struct Round {
 }
 
 async fn visit(inner: &Inner, replica: &Arc<Replica>, round: Round) {
-    let (looked_at, now) = (Arc::clone(replica), inner.env.clock.now());
-    let due = on_disk(&inner.env.disk, Lane::Background, move || looked_at.retention_due(now, round.by_time));
-    match due.await {
-        Ok(Ok(Some(due))) => move_log_start(inner, replica, due).await,
-        Ok(Ok(None)) | Err(_) => {}
-        Ok(Err(error)) => tracing::warn!(partition = %replica.id(), %error, "retention could not look at the segments"),
+    // Log start is the leader's to move.
+    if replica.term().is_some() {
+        let (looked_at, now) = (Arc::clone(replica), inner.env.clock.now());
+        let due = on_disk(&inner.env.disk, Lane::Background, move || looked_at.retention_due(now, round.by_time));
+        match due.await {
+            Ok(Ok(Some(due))) => move_log_start(inner, replica, due).await,
+            Ok(Ok(None)) | Err(_) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(partition = %replica.id(), %error, "retention could not look at the segments")
+            }
+        }
     }
     if replica.take_purgeable() {
         if let Err(error) = replica.roll_below_log_start() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::blocking::on_disk;
 use super::identity::Home;
@@ -13,6 +14,7 @@ use crate::log::disk::{Disk, Lane};
 use crate::log::journal::Journal;
 use crate::log::{Log, LogConfig, OpenAfter, Recovered};
 use crate::machine::Machine;
+use crate::machine::controller::brokers::FOUNDER;
 use crate::machine::controller::names::OFFSETS_TOPIC;
 use crate::machine::controller::{Controller, DirectoryId};
 use crate::machine::groups::Limits as GroupLimits;
@@ -31,12 +33,18 @@ pub(super) struct Wanted {
     pub(super) name: String,
     /// This broker's replica of it.
     pub(super) me: ReplicaId,
+    /// The replicas that found its group, the preferred leader first.
+    pub(super) founders: Vec<ReplicaId>,
     /// The topic's configs.
     pub(super) config: Arc<TopicConfig>,
 }
 
 /// Segments of the controller's log: small, so that snapshots free space soon.
 const CONTROLLER_SEGMENT_BYTES: u64 = 16 << 20;
+
+/// The preferred leader of a new partition stands for election so often, and so soon again: the others may not have opened it yet.
+const FIRST_TRIES: u32 = 50;
+const FIRST_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 struct Opened<M> {
     log: Arc<Log>,
@@ -81,13 +89,14 @@ pub(super) struct Ground<'a> {
     pub(super) journal: &'a Arc<Journal>,
     pub(super) flusher: &'a Arc<Flusher>,
     pub(super) node: &'a Arc<Node>,
+    pub(super) among: Option<&'a Arc<Node>>,
     pub(super) clean: bool,
     pub(super) seed: u64,
 }
 
-/// Opens the controller's log and leads its group.
+/// Opens the controller's log and starts its group. A broker that has it for itself leads it, and has founded the cluster, when this returns.
 pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, BrokerError> {
-    let Ground { env, config, home, journal, flusher, node, clean, seed } = ground;
+    let Ground { env, config, home, journal, flusher, node, among, clean, seed } = ground;
     let (disk, for_log) = (Arc::clone(&env.disk), Arc::clone(journal));
     let log_config = LogConfig { segment_bytes: CONTROLLER_SEGMENT_BYTES };
     let opened = on_disk(&env.disk, Lane::Read, move || {
@@ -99,11 +108,16 @@ pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, B
         let reason = "its log ends before its durable checkpoint: something was lost; run `ottla repair`";
         return Err(BrokerError::Controller(reason.to_owned()));
     }
-    let wake = Wake::new();
-    let me = ReplicaId { broker: config.broker.id, incarnation: Incarnation(1) };
-    let group = Group::lead(GroupConfig {
+    let wake = Wake::new(among.cloned());
+    if let Some(descriptor) = &opened.recovered.descriptor {
+        wake.restored(descriptor.id.index);
+    }
+    let broker = config.broker.id;
+    let me = ReplicaId { broker, incarnation: Incarnation(home.identity.controller_incarnation) };
+    let founders = if me.incarnation == FOUNDER { BTreeSet::from([me]) } else { BTreeSet::new() };
+    let group = Group::open(GroupConfig {
         me,
-        founders: BTreeSet::from([me]),
+        founders,
         node: Arc::clone(node),
         log: opened.log,
         journal: Arc::clone(journal),
@@ -116,11 +130,29 @@ pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, B
         seed,
     })
     .await?;
-    let handle = ControllerHandle::new(group, wake, config.broker.id, super::topic_defaults::file_values(config));
+    let has_others = group.voters() != [BTreeSet::from([me])];
+    match among {
+        Some(node) => {
+            node.open(PartitionId::CONTROLLER, group.member(), group.voters());
+            if let Some(term) = wake.term() {
+                node.began_term(PartitionId::CONTROLLER, term);
+            }
+        }
+        None if has_others => {
+            let reason = "the data directory is that of a broker among others: set cluster.seeds to where they are";
+            return Err(BrokerError::Controller(reason.to_owned()));
+        }
+        None => {}
+    }
+    let values = super::topic_defaults::file_values(config);
+    let handle = ControllerHandle::new(group, wake, among.cloned(), broker, values);
+    if has_others {
+        return Ok(handle);
+    }
     let found = |controller: &Controller| {
         let identity = &home.identity;
         let directory = DirectoryId(identity.directory());
-        let records = controller.decide_found(&identity.cluster_id, config.broker.id, directory);
+        let records = controller.decide_found(&identity.cluster_id, broker, directory);
         Ok::<_, Infallible>((records.unwrap_or_default(), ()))
     };
     match handle.change(found).await {
@@ -143,37 +175,119 @@ fn group_limits(config: &Config) -> GroupLimits {
     }
 }
 
+/// Why a partition was not opened.
+enum NotOpened {
+    /// The operator has to look.
+    Offline(String),
+    /// It has lost what it had acknowledged: it must not vote as if it had it.
+    Forgotten,
+}
+
 impl Inner {
-    /// Opens a partition and adds it to the set, as serving or as offline.
+    /// Opens a partition and adds it to the set, as serving or as offline. One that has forgotten and is not alone is left to a new incarnation, which
+    /// the others fill.
     pub(super) async fn open_partition(&self, id: PartitionId, wanted: Wanted) {
         let held = match self.try_open(id, &wanted).await {
             Ok(replica) => Held::Open(replica),
-            Err(reason) => {
+            Err(NotOpened::Forgotten) if self.among.is_some() && wanted.founders.len() > 1 => {
+                return self.give_up_replica(id, &wanted).await;
+            }
+            Err(not_opened) => {
+                let reason = match not_opened {
+                    NotOpened::Offline(reason) => reason,
+                    NotOpened::Forgotten => {
+                        "its log ends before its durable checkpoint: acknowledged records were lost; run `ottla repair`"
+                            .to_owned()
+                    }
+                };
                 tracing::error!(topic = wanted.name, partition = %id, reason, "a partition is offline");
                 Held::Offline(reason.into())
             }
         };
+        let replica = match &held {
+            Held::Open(replica) => Some(Arc::clone(replica)),
+            Held::Offline(_) => None,
+        };
         self.replicas.insert(id, held);
+        let (Some(replica), Some(node)) = (replica, &self.among) else { return };
+        // It may have been elected before it was in the set.
+        self.serves(id, node.serving(id));
+        if wanted.founders.first() == Some(&wanted.me) && replica.log().state().purged.is_none() {
+            self.stand_first(id, &replica);
+        }
     }
 
-    async fn try_open(&self, id: PartitionId, wanted: &Wanted) -> Result<Arc<Replica>, String> {
+    /// The preferred leader of a group that nobody leads yet does not wait for the failure detector.
+    fn stand_first(&self, id: PartitionId, replica: &Arc<Replica>) {
+        let (node, replica) = (Arc::clone(&self.node), Arc::downgrade(replica));
+        self.spawn(async move {
+            for _ in 0..FIRST_TRIES {
+                let Some(replica) = replica.upgrade().filter(|_| node.leader(id).is_none()) else { return };
+                replica.group().elect().await;
+                drop(replica);
+                tokio::time::sleep(FIRST_AGAIN_AFTER).await;
+            }
+        });
+    }
+
+    /// Has the controller replace a replica that has forgotten, and removes what is left of it.
+    async fn give_up_replica(&self, id: PartitionId, wanted: &Wanted) {
+        let forgotten = [(id, wanted.me)];
+        let replace =
+            |controller: &Controller| Ok::<_, Infallible>((controller.decide_replace_replicas(&forgotten), ()));
+        if let Err(error) = self.controller.change(replace).await {
+            tracing::error!(topic = wanted.name, partition = %id, %error, "a replica that has lost records could not be replaced");
+            self.replicas.insert(id, Held::Offline("it has lost records, and the controller was not available".into()));
+            return;
+        }
+        tracing::warn!(
+            topic = wanted.name, partition = %id, replica = %wanted.me,
+            "a replica has lost acknowledged records: it begins anew and is filled by the others"
+        );
+        // Only now: an empty log would vote as if nothing had ever been acknowledged.
+        self.remove_replica_files(id).await;
+    }
+
+    /// Removes what the disk holds of a partition.
+    pub(super) async fn remove_replica_files(&self, id: PartitionId) {
+        let (disk, journal) = (Arc::clone(&self.env.disk), Arc::clone(&self.journal));
+        let removed = on_disk(&self.env.disk, Lane::Background, move || {
+            journal.remove_group(id, Box::new(drop));
+            match disk.remove_dir_all(&crate::log::directory(id)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        });
+        match removed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(partition = %id, %error, "could not remove a partition's files"),
+            Err(error) => tracing::error!(partition = %id, %error, "could not remove a partition's files"),
+        }
+    }
+
+    /// Coordinates the groups of a partition from now on.
+    pub(super) fn coordinate(&self, replica: &Arc<Replica>) {
+        let limits = group_limits(&self.config);
+        let topics = Arc::clone(&self.controller) as _;
+        self.spawn(self.coordinators.start(replica, Arc::clone(&self.env.clock), limits, topics));
+    }
+
+    async fn try_open(&self, id: PartitionId, wanted: &Wanted) -> Result<Arc<Replica>, NotOpened> {
         let (disk, journal, clean) = (Arc::clone(&self.env.disk), Arc::clone(&self.journal), self.clean);
         let config = log_config(&wanted.config);
         let coordinates = wanted.name == OFFSETS_TOPIC;
         let fresh = if coordinates { PartitionMachine::coordinator } else { PartitionMachine::default };
         let work = move || open_log(disk, journal, id, config, clean, fresh);
-        let opened = on_disk(&self.env.disk, Lane::Read, work).await.map_err(|error| error.to_string())??;
+        let opened = on_disk(&self.env.disk, Lane::Read, work).await;
+        let opened = opened.map_err(|error| NotOpened::Offline(error.to_string()))?.map_err(NotOpened::Offline)?;
         if opened.recovered.forgotten {
-            return Err(
-                "its log ends before its durable checkpoint: acknowledged records were lost; run `ottla repair`"
-                    .to_owned(),
-            );
+            return Err(NotOpened::Forgotten);
         }
         let page_cache = wanted.config.durability == Durability::PageCache;
-        let published = Publisher::new(Arc::clone(&self.janitor));
+        let published = Publisher::new(id, Arc::clone(&self.janitor), self.among.clone());
         let group = GroupConfig {
             me: wanted.me,
-            founders: BTreeSet::from([wanted.me]),
+            founders: wanted.founders.iter().copied().collect(),
             node: Arc::clone(&self.node),
             log: opened.log,
             journal: Arc::clone(&self.journal),
@@ -187,11 +301,9 @@ impl Inner {
         };
         let config = Arc::clone(&wanted.config);
         let opened = Replica::open(group, config, published, |task| self.spawn(task)).await;
-        let replica = opened.map_err(|error| error.to_string())?;
-        if coordinates {
-            let limits = group_limits(&self.config);
-            let topics = Arc::clone(&self.controller) as _;
-            self.spawn(self.coordinators.start(&replica, Arc::clone(&self.env.clock), limits, topics));
+        let replica = opened.map_err(|error| NotOpened::Offline(error.to_string()))?;
+        if coordinates && self.among.is_none() {
+            self.coordinate(&replica);
         }
         Ok(replica)
     }

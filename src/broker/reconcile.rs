@@ -45,7 +45,12 @@ pub(super) async fn reconcile(inner: &Arc<Inner>) {
     let mut new = Vec::new();
     for (id, wanted) in wanted {
         match inner.replicas.held(id) {
-            Some(Held::Open(replica)) => replica.configure(wanted.config),
+            Some(Held::Open(replica)) if replica.group().me() == wanted.me => replica.configure(wanted.config),
+            // Another has taken its place, which begins with what is there.
+            Some(Held::Open(_)) => {
+                inner.close_partition(id).await;
+                new.push((id, wanted));
+            }
             Some(Held::Offline(_)) => {}
             None => new.push((id, wanted)),
         }
@@ -77,7 +82,8 @@ impl Inner {
                     if let Some(me) = replicas.iter().find(|replica| replica.broker == self.broker) {
                         let id = PartitionId { topic: topic.id, partition: PartitionIndex(partition) };
                         let (name, config) = (topic.name.clone(), Arc::clone(&config));
-                        wanted.insert(id, Wanted { name, me: *me, config });
+                        let founders = controller.founders(id).unwrap_or_default().to_vec();
+                        wanted.insert(id, Wanted { name, me: *me, founders, config });
                     }
                 }
             }
@@ -87,11 +93,15 @@ impl Inner {
 
     /// Stops a partition that the controller has deleted and forgets it.
     async fn drop_partition(&self, id: PartitionId) {
+        self.close_partition(id).await;
+        self.journal.remove_group(id, Box::new(drop));
+    }
+
+    async fn close_partition(&self, id: PartitionId) {
         self.coordinators.stop(id);
         if let Some(Held::Open(replica)) = self.replicas.remove(id) {
             replica.close().await;
         }
-        self.journal.remove_group(id, Box::new(drop));
     }
 
     /// Removes the files of topics that the controller does not have and no replica works on. An id is never used twice, and a topic

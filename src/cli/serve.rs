@@ -103,7 +103,16 @@ async fn serve(mut config: Config) -> Exit {
             return Exit::Failed;
         }
     };
-    let broker = match Broker::start(config, env).await {
+    let mut stop = std::pin::pin!(stop);
+    let start = tokio::select! {
+        biased;
+        () = &mut stop => {
+            tracing::info!("stopped before it was ready");
+            return Exit::Done;
+        }
+        start = Broker::start(config, env) => start,
+    };
+    let broker = match start {
         Ok(broker) => broker,
         Err(error) => {
             tracing::error!(%error, "the broker does not start");
@@ -126,7 +135,12 @@ async fn serve(mut config: Config) -> Exit {
 fn announce(broker: &Broker, started: Instant) {
     let admin = broker.admin_address().map(|address| format!(" admin={address}")).unwrap_or_default();
     let kafka = broker.kafka_address();
-    println!("ottla {} ready kafka={kafka}{admin} in_ms={}", env!("CARGO_PKG_VERSION"), started.elapsed().as_millis());
+    let cluster = broker.cluster_address().map(|address| format!(" cluster={address}")).unwrap_or_default();
+    println!(
+        "ottla {} ready kafka={kafka}{cluster}{admin} in_ms={}",
+        env!("CARGO_PKG_VERSION"),
+        started.elapsed().as_millis()
+    );
 }
 
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {

@@ -80,8 +80,7 @@ impl Kafka {
     /// What clients are told, now that the listener has its port.
     #[must_use]
     pub fn advertised(&self, bound_port: u16) -> HostPort {
-        let address = self.advertise.as_ref().unwrap_or(&self.listen);
-        HostPort { host: address.host.clone(), port: if address.port == 0 { bound_port } else { address.port } }
+        advertised(&self.listen, self.advertise.as_ref(), bound_port)
     }
 }
 
@@ -90,6 +89,25 @@ impl Kafka {
 pub struct Cluster {
     /// The cluster's name, for people; the cluster's id is drawn when it is founded.
     pub name: String,
+    /// Where to listen for the other brokers, if there are seeds; port 0 takes a free one.
+    pub listen: HostPort,
+    /// The address that the other brokers are told, if it is not the one listened on. Port 0 stands for the port listened on.
+    pub advertise: Option<HostPort>,
+    /// Cluster addresses of brokers to begin with, this one's among them or not. Empty: a single broker.
+    pub seeds: Vec<HostPort>,
+}
+
+impl Cluster {
+    /// What the other brokers are told, now that the listener has its port.
+    #[must_use]
+    pub fn advertised(&self, bound_port: u16) -> HostPort {
+        advertised(&self.listen, self.advertise.as_ref(), bound_port)
+    }
+}
+
+fn advertised(listen: &HostPort, advertise: Option<&HostPort>, bound_port: u16) -> HostPort {
+    let address = advertise.unwrap_or(listen);
+    HostPort { host: address.host.clone(), port: if address.port == 0 { bound_port } else { address.port } }
 }
 
 /// `[topics]`
@@ -193,7 +211,7 @@ impl Default for Kafka {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { name: "ottla".into() }
+        Self { name: "ottla".into(), listen: HostPort::new("127.0.0.1", 9192), advertise: None, seeds: Vec::new() }
     }
 }
 
@@ -281,6 +299,9 @@ const KEYS: &[Key] = &[
     key("kafka", "listen", |c, v| v.address().map(|address| c.kafka.listen = address)),
     key("kafka", "advertise", |c, v| v.address_or_empty().map(|address| c.kafka.advertise = address)),
     key("cluster", "name", |c, v| v.text().map(|name| c.cluster.name = name)),
+    key("cluster", "listen", |c, v| v.address().map(|address| c.cluster.listen = address)),
+    key("cluster", "advertise", |c, v| v.address_or_empty().map(|address| c.cluster.advertise = address)),
+    key("cluster", "seeds", |c, v| v.addresses().map(|seeds| c.cluster.seeds = seeds)),
     key("topics", "auto_create", |c, v| v.boolean().map(|yes| c.topics.auto_create = yes)),
     key("topics", "partitions", |c, v| v.number(1, 10_000).map(|n| c.topics.partitions = n)),
     key("topics", "replication_factor", |c, v| {
@@ -330,6 +351,10 @@ impl Config {
         let mut config = Self::default();
         let (origins, mut problems) = read::read(sources, &mut config);
         if problems.is_empty() {
+            if !config.cluster.seeds.is_empty() && !origins.contains_key("broker.id") {
+                let what = "must be set, and be another one on each broker, since cluster.seeds is set".to_owned();
+                problems.push(Problem { origin: Origin::Default, key: "broker.id".into(), what, suggestion: None });
+            }
             problems.extend(config.validate().into_iter().map(|(key, what)| {
                 let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
                 Problem { origin, key: key.into(), what, suggestion: None }
@@ -353,6 +378,25 @@ impl Config {
         }
         if self.kafka.advertise.as_ref().is_some_and(HostPort::is_unspecified) {
             found.push(("kafka.advertise", "clients cannot connect to an unspecified address".into()));
+        }
+        if !self.cluster.seeds.is_empty() && self.cluster.listen.is_unspecified() && self.cluster.advertise.is_none() {
+            found.push((
+                "cluster.listen",
+                format!(
+                    "{} listens on every interface, so the other brokers cannot be told where this one is; set cluster.advertise to the \
+                     address that they reach it by, like advertise = \"broker-1.example.com:{}\"",
+                    self.cluster.listen, self.cluster.listen.port
+                ),
+            ));
+        }
+        let pointless = self.cluster.advertise.iter().map(|it| ("cluster.advertise", it));
+        for (key, address) in pointless.chain(self.cluster.seeds.iter().map(|it| ("cluster.seeds", it))) {
+            if address.is_unspecified() {
+                found.push((key, format!("other brokers cannot connect to {address}")));
+            }
+        }
+        if let Some(seed) = self.cluster.seeds.iter().find(|seed| seed.port == 0) {
+            found.push(("cluster.seeds", format!("{seed} has no port")));
         }
         let both_fixed = self.kafka.listen.port != 0 && self.admin.listen.as_ref() == Some(&self.kafka.listen);
         if both_fixed {

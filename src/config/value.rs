@@ -143,6 +143,19 @@ impl Given<'_> {
         address.ok_or_else(|| self.must_be("an address with a port, like \"127.0.0.1:9092\""))
     }
 
+    /// A list in TOML; in a text, with commas.
+    pub(super) fn addresses(&self) -> Result<Vec<HostPort>, String> {
+        let all = match self {
+            Self::Toml(DeValue::Array(items)) => {
+                items.iter().map(|item| item.get_ref().as_str().and_then(HostPort::parse)).collect()
+            }
+            Self::Text("") => Some(Vec::new()),
+            Self::Text(text) => text.split(',').map(|item| HostPort::parse(item.trim())).collect::<Option<Vec<_>>>(),
+            Self::Toml(_) => None,
+        };
+        all.ok_or_else(|| self.must_be("a list of addresses with ports, like [\"broker-1:9192\", \"broker-2:9192\"]"))
+    }
+
     pub(super) fn address_or_empty(&self) -> Result<Option<HostPort>, String> {
         if self.as_text() == Some("") { Ok(None) } else { self.address().map(Some) }
     }

@@ -1,6 +1,6 @@
 //! One Raft group on this broker: start, lead, propose, checkpoint, stop.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::node::Node;
 use super::transport::Member;
 use super::transport::client::GroupNetwork;
 use super::types::{Applied, Callback, Command, Runtime, TypeConfig, decode_vote, log_id};
-use crate::ids::{LogId, PartitionId, ReplicaId, Term};
+use crate::ids::{LogId, PartitionId, RaftIndex, ReplicaId, Term};
 use crate::log::journal::Journal;
 use crate::log::{Descriptor, Log};
 use crate::machine::Machine;
@@ -117,6 +117,28 @@ impl<F: FnOnce(Result<Proposed, ProposeError>)> Drop for Promise<F> {
     }
 }
 
+/// Who belongs to a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Members {
+    /// The voters; two sets while they change.
+    pub voters: Vec<BTreeSet<ReplicaId>>,
+    /// Those that only learn.
+    pub learners: BTreeSet<ReplicaId>,
+    /// On the leader: the last entry that each is known to hold.
+    pub held: BTreeMap<ReplicaId, Option<RaftIndex>>,
+    /// The last entry of this replica's own log.
+    pub last: Option<RaftIndex>,
+}
+
+impl Members {
+    /// Whether a replica holds what this one holds, but for what is on its way: at most `behind` entries.
+    #[must_use]
+    pub fn is_caught_up(&self, replica: ReplicaId, behind: u64) -> bool {
+        let last = self.last.map_or(0, |last| last.0);
+        self.held.get(&replica).copied().flatten().is_some_and(|held| held.0 + behind >= last)
+    }
+}
+
 /// One Raft group, running.
 pub struct Group<M: Machine> {
     id: PartitionId,
@@ -175,6 +197,23 @@ impl<M: Machine> Group<M> {
             Ok(group)
         };
         Runtime::scope(seed, lead).await
+    }
+
+    /// Starts the group: as its leader if this replica has it for itself (see [`Group::lead`]), else as a follower.
+    ///
+    /// # Errors
+    /// When the stored state cannot be used or the core stops.
+    pub async fn open(config: GroupConfig<M>) -> Result<Self, StartError> {
+        let seed = config.seed;
+        let open = async {
+            let me = BTreeSet::from([config.me]);
+            let group = Self::start_seeded(config).await?;
+            if group.voters.iter().all(|voters| *voters == me) && !group.voters.is_empty() {
+                group.become_leader().await?;
+            }
+            Ok(group)
+        };
+        Runtime::scope(seed, open).await
     }
 
     /// Starts the group as a follower.
@@ -264,13 +303,41 @@ impl<M: Machine> Group<M> {
         added.map(drop).map_err(|error| changed(&error))
     }
 
-    /// Makes these replicas the voters. Those that were and are not any more leave the group.
+    /// Takes replicas that only learn out of the group.
+    ///
+    /// # Errors
+    /// If this replica does not lead, or another change is under way.
+    pub async fn remove_learners(&self, replicas: BTreeSet<ReplicaId>) -> Result<(), ProposeError> {
+        let change = openraft::ChangeMembers::RemoveNodes(replicas);
+        let removed = Runtime::scope(self.seed, self.raft.change_membership(change, false)).await;
+        removed.map(drop).map_err(|error| changed(&error))
+    }
+
+    /// Makes these replicas the voters. Those that were and are not any more learn from now on.
     ///
     /// # Errors
     /// If this replica does not lead, or another change is under way.
     pub async fn change_voters(&self, voters: BTreeSet<ReplicaId>) -> Result<(), ProposeError> {
-        let changed_to = Runtime::scope(self.seed, self.raft.change_membership(voters, false)).await;
+        let changed_to = Runtime::scope(self.seed, self.raft.change_membership(voters, true)).await;
         changed_to.map(drop).map_err(|error| changed(&error))
+    }
+
+    /// Who belongs to the group, and how far they are. Only the leader knows how far.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let held = metrics.replication.iter().flatten().map(|(replica, last)| {
+            let index = last.as_ref().map(|last| RaftIndex(last.index()));
+            (*replica, index)
+        });
+        Members {
+            voters: membership.get_joint_config().clone(),
+            learners: membership.learner_ids().collect(),
+            held: held.collect(),
+            last: metrics.last_log_index.map(RaftIndex),
+        }
     }
 
     async fn become_leader(&self) -> Result<(), StartError> {
@@ -294,6 +361,12 @@ impl<M: Machine> Group<M> {
     #[must_use]
     pub fn id(&self) -> PartitionId {
         self.id
+    }
+
+    /// This replica.
+    #[must_use]
+    pub fn me(&self) -> ReplicaId {
+        self.me
     }
 
     /// The group's log.

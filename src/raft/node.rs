@@ -1,11 +1,12 @@
 //! This broker among the others: sends beats, hears those of its peers, and does what the failure detector says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -17,11 +18,32 @@ use crate::ids::{BrokerId, PartitionId, ReplicaId, Term};
 /// How often the time is looked at while some group has no leader.
 const ORPHANS_EVERY: Duration = Duration::from_millis(25);
 
+/// A claim that has just been made is told at once, but beats are not sent more often than this.
+const BEAT_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// Every so many beats it is looked at whether groups with one voter still work: nobody else would lead them.
+const ALONE_EVERY: u32 = 20;
+
+/// Hears that a group's replica here serves in a term, or does not any more.
+pub type ServingHook = Box<dyn Fn(PartitionId, Option<Term>) + Send + Sync>;
+
+/// What is served here.
+#[derive(Default)]
+struct Serving {
+    /// As the hook was told.
+    told: BTreeMap<PartitionId, Term>,
+    /// Groups that are claimed and not served: the others have not agreed yet, or not lately.
+    pending: BTreeSet<PartitionId>,
+}
+
 /// This broker among the others.
 pub struct Node {
     me: BrokerId,
     born: Instant,
     liveness: Mutex<Liveness>,
+    serving: Mutex<Serving>,
+    hook: OnceLock<ServingHook>,
+    /// A claim is new.
+    news: Notify,
     /// Groups whose replica here has applied the first entry of a term, with that term: it may lead in it.
     began: Mutex<BTreeMap<PartitionId, Term>>,
     groups: Groups,
@@ -42,7 +64,68 @@ impl Node {
         let mut random = StdRng::seed_from_u64(seed);
         let liveness = Mutex::new(Liveness::new(me, random.random(), Duration::ZERO));
         let (groups, began, random) = (Groups::default(), Mutex::default(), Mutex::new(random));
-        Arc::new(Self { me, born: Instant::now(), liveness, began, groups, peers, random })
+        let (serving, hook, news) = (Mutex::default(), OnceLock::new(), Notify::new());
+        Arc::new(Self { me, born: Instant::now(), liveness, serving, hook, news, began, groups, peers, random })
+    }
+
+    /// Says who hears what is served here. Once; nothing is told before.
+    pub fn on_serving(&self, hook: ServingHook) {
+        let _ = self.hook.set(hook);
+    }
+
+    /// The term in which the replica here leads its group and may serve reads now.
+    #[must_use]
+    pub fn serving(&self, group: PartitionId) -> Option<Term> {
+        let now = self.now();
+        self.liveness().serving(group, now)
+    }
+
+    fn served(&self) -> MutexGuard<'_, Serving> {
+        self.serving.lock().expect("no panic under the lock of what is served")
+    }
+
+    /// Looks whether a group is served, and tells if that has changed. Told under a lock, so that what is told last is what is.
+    fn refresh(&self, group: PartitionId) {
+        let mut served = self.served();
+        let (serving, claims) = {
+            let now = self.now();
+            let liveness = self.liveness();
+            (liveness.serving(group, now), liveness.claims(group))
+        };
+        if claims && serving.is_none() {
+            served.pending.insert(group);
+        } else {
+            served.pending.remove(&group);
+        }
+        let before = match serving {
+            Some(term) => served.told.insert(group, term),
+            None => served.told.remove(&group),
+        };
+        if before != serving
+            && let Some(hook) = self.hook.get()
+        {
+            hook(group, serving);
+        }
+    }
+
+    fn refresh_all(&self) {
+        let groups: BTreeSet<PartitionId> = {
+            let served = self.served();
+            served.told.keys().chain(&served.pending).copied().collect()
+        };
+        groups.into_iter().for_each(|group| self.refresh(group));
+    }
+
+    /// Whether a broker is heard.
+    #[must_use]
+    pub fn is_alive(&self, broker: BrokerId) -> bool {
+        self.liveness().is_alive(broker)
+    }
+
+    /// A broker has left the cluster.
+    pub fn remove_peer(&self, broker: BrokerId) {
+        self.liveness().remove_peer(broker);
+        self.peers.remove(broker);
     }
 
     /// The replicas of this broker.
@@ -95,6 +178,8 @@ impl Node {
         let mut began = self.began();
         began.remove(&group);
         self.liveness().close(group);
+        drop(began);
+        self.refresh(group);
     }
 
     /// The group's voters are others now.
@@ -106,17 +191,22 @@ impl Node {
     pub fn began_term(&self, group: PartitionId, term: Term) {
         let mut began = self.began();
         began.insert(group, term);
-        self.claim(&began, group);
+        if self.claim(&began, group) {
+            drop(began);
+            self.refresh(group);
+            self.news.notify_one();
+        }
     }
 
     /// Claims a group if its replica here leads in the term that it has begun. Under the lock, so that nobody withdraws it meanwhile.
-    fn claim(&self, began: &BTreeMap<PartitionId, Term>, group: PartitionId) {
-        if let Some(term) = began.get(&group)
-            && let Some(member) = self.groups.here(group)
-            && leads(&member.standing(), member.replica(), *term)
-        {
+    /// Whether it leads.
+    fn claim(&self, began: &BTreeMap<PartitionId, Term>, group: PartitionId) -> bool {
+        let Some(term) = began.get(&group) else { return false };
+        let leads = self.groups.here(group).is_some_and(|member| leads(&member.standing(), member.replica(), *term));
+        if leads {
             self.liveness().claim(group, *term);
         }
+        leads
     }
 
     /// Before it asks another to lead: nothing is served from now on.
@@ -124,6 +214,8 @@ impl Node {
         let mut began = self.began();
         began.remove(&group);
         self.liveness().withdraw(group);
+        drop(began);
+        self.refresh(group);
     }
 
     /// Who leads a group, as far as this broker hears.
@@ -153,11 +245,13 @@ impl Node {
     /// Sends beats, and stands for elections, until it is dropped.
     pub async fn run(self: Arc<Self>) {
         let mut beats = JoinSet::new();
-        let mut next_beat = Instant::now();
+        let (mut next_beat, mut count) = (Instant::now(), 0u32);
         loop {
             if Instant::now() >= next_beat {
                 next_beat = Instant::now() + BEAT_EVERY;
-                self.check_claims();
+                self.check_claims(count.is_multiple_of(ALONE_EVERY));
+                self.refresh_all();
+                count = count.wrapping_add(1);
                 while beats.try_join_next().is_some() {}
                 for peer in self.liveness().peers().collect::<Vec<_>>() {
                     beats.spawn(Arc::clone(&self).beat(peer));
@@ -168,7 +262,14 @@ impl Node {
                 self.act(due);
             }
             let wake = if has_orphans { next_beat.min(Instant::now() + ORPHANS_EVERY) } else { next_beat };
-            tokio::time::sleep_until(wake).await;
+            tokio::select! {
+                biased;
+                () = self.news.notified() => {
+                    tokio::time::sleep(BEAT_AGAIN_AFTER).await;
+                    next_beat = Instant::now();
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
         }
     }
 
@@ -194,9 +295,9 @@ impl Node {
         }
     }
 
-    /// A claim says that its replica works and leads, at each beat anew.
-    fn check_claims(&self) {
-        let claimed = self.liveness().claimed();
+    /// A claim says that its replica works and leads, at each beat anew. Nobody else would lead a group with one voter: those are looked at now and then.
+    fn check_claims(&self, alone: bool) {
+        let claimed = self.liveness().claimed_of(alone);
         for (group, term) in claimed {
             let stands = |member: Arc<dyn Member>| leads(&member.standing(), member.replica(), term);
             if !self.groups.here(group).is_some_and(stands) {
@@ -204,7 +305,15 @@ impl Node {
             }
         }
         let began = self.began();
-        began.keys().for_each(|group| self.claim(&began, *group));
+        let claimed: Vec<PartitionId> = {
+            let unclaimed: Vec<_> = {
+                let liveness = self.liveness();
+                began.keys().filter(|group| !liveness.claims(**group)).copied().collect()
+            };
+            unclaimed.into_iter().filter(|group| self.claim(&began, *group)).collect()
+        };
+        drop(began);
+        claimed.into_iter().for_each(|group| self.refresh(group));
     }
 
     async fn beat(self: Arc<Self>, to: BrokerId) {
@@ -218,7 +327,12 @@ impl Node {
         // An answer that comes later than this gives no lease.
         match timeout(LEASE, call).await {
             Ok(Ok(reply)) => match wire::ack(&reply.into_inner()) {
-                Ok(ack) => self.liveness().acked(to, ack),
+                Ok(ack) => {
+                    self.liveness().acked(to, ack);
+                    // A leader that has just been elected serves from here on.
+                    let pending = self.served().pending.clone();
+                    pending.into_iter().for_each(|group| self.refresh(group));
+                }
                 Err(error) => tracing::warn!(peer = to.0, %error, "an answer to a beat"),
             },
             Ok(Err(status)) => tracing::debug!(peer = to.0, %status, "a beat was not answered"),

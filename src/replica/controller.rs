@@ -1,16 +1,21 @@
-//! The cluster's controller on this broker: reads of committed state, changes one at a time.
+//! The cluster's controller on this broker: reads of committed state, and changes, one at a time in the whole cluster.
 //!
-//! A change is decided on committed state, proposed, and answered when it is applied; the next one is decided after that, so a
-//! decision never rests on anything uncommitted.
+//! Every broker has the controller's state and decides by itself; what it has decided is proposed by the controller's leader, if the state
+//! has not changed since (`decided-on-newest`); else it is decided again. A change is answered when it is applied, here too; the next one
+//! is decided after that, so a decision never rests on anything uncommitted. A refusal rests on what was committed when it was asked for: another
+//! broker asks the leader first how far that is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
+use tokio::time::Instant;
 
 use super::watermarks::Watermarks;
-use crate::ids::{BrokerId, Offset, PartitionId, ProducerId, TopicId};
+use crate::cluster::{Changed, calls};
+use crate::ids::{BrokerId, Offset, PartitionId, ProducerId, RaftIndex, ReplicaId, Term, TopicId};
 use crate::log::Log;
 use crate::machine::controller::names::is_internal;
 use crate::machine::controller::{Controller, Record, record};
@@ -18,29 +23,68 @@ use crate::machine::groups::{KnownTopic, Topics};
 use crate::machine::topic_config::{BrokerValues, TopicConfig, Values};
 use crate::protocol::batch::HEADER_BYTES;
 use crate::protocol::value::Text;
-use crate::raft::{AppliedState, Command, Group, Observer};
+use crate::raft::group::Proposed;
+use crate::raft::{AppliedState, Command, Group, Node, Observer, ProposeError};
 
 /// Learns when the controller has applied something.
 #[derive(Debug)]
 pub struct Wake {
     changed: Notify,
     applied: watch::Sender<u64>,
+    term: std::sync::Mutex<Option<Term>>,
+    among: Option<Arc<Node>>,
 }
 
 impl Wake {
-    /// A fresh one.
+    /// A fresh one; `among` are the other brokers, if there are any.
     #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { changed: Notify::new(), applied: watch::Sender::new(0) })
+    pub fn new(among: Option<Arc<Node>>) -> Arc<Self> {
+        let term = std::sync::Mutex::default();
+        Arc::new(Self { changed: Notify::new(), applied: watch::Sender::new(0), term, among })
+    }
+
+    /// Everything up to `index` was in the checkpoint that the machine was restored from.
+    pub fn restored(&self, index: RaftIndex) {
+        self.applied.send_if_modified(|applied| {
+            let is_later = *applied < index.0;
+            *applied = (*applied).max(index.0);
+            is_later
+        });
+    }
+
+    /// The term whose first entry was applied last.
+    #[must_use]
+    pub fn term(&self) -> Option<Term> {
+        *self.term.lock().expect("no panic under the lock of a term")
     }
 }
 
 impl Observer<Controller> for Wake {
+    fn voters(&self, voters: &[BTreeSet<ReplicaId>]) {
+        if let Some(node) = &self.among {
+            node.set_voters(PartitionId::CONTROLLER, voters);
+        }
+    }
+
     fn applied(&self, _machine: &Controller, state: AppliedState) {
+        let before =
+            std::mem::replace(&mut *self.term.lock().expect("no panic under the lock of a term"), state.blank_term);
         self.applied.send_replace(state.last.index.0);
+        if let (Some(node), Some(term)) = (&self.among, state.blank_term.filter(|_| before != state.blank_term)) {
+            node.began_term(PartitionId::CONTROLLER, term);
+        }
         self.changed.notify_one();
     }
 }
+
+/// How long a change waits for the controller to have a leader.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits before it is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How often it is looked whether other brokers serve what a client waits for.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// How long this broker may take to apply what the leader has.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The controller's group has stopped or lost its leadership: ask again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,9 +111,11 @@ struct ProducerIds {
 
 /// The controller, as the rest of the broker sees it.
 pub struct ControllerHandle {
-    group: Group<Controller>,
+    group: Arc<Group<Controller>>,
     wake: Arc<Wake>,
-    order: Mutex<()>,
+    order: Arc<Mutex<()>>,
+    /// The other brokers, if this one has others.
+    among: Option<Arc<Node>>,
     producer_ids: Mutex<ProducerIds>,
     served: Notify,
     broker: BrokerId,
@@ -77,11 +123,42 @@ pub struct ControllerHandle {
 }
 
 impl ControllerHandle {
-    /// A handle on a group that leads. `fixed` is what this broker's file says, by the broker's names of the configs.
+    /// A handle on a group. `among` are the other brokers; without any, the group leads. `fixed` is what this broker's file says, by the broker's
+    /// names of the configs.
     #[must_use]
-    pub fn new(group: Group<Controller>, wake: Arc<Wake>, broker: BrokerId, fixed: Values) -> Self {
-        let (order, producer_ids, served) = (Mutex::default(), Mutex::default(), Notify::new());
-        Self { group, wake, order, producer_ids, served, broker, fixed }
+    pub fn new(
+        group: Group<Controller>,
+        wake: Arc<Wake>,
+        among: Option<Arc<Node>>,
+        broker: BrokerId,
+        fixed: Values,
+    ) -> Self {
+        let (order, producer_ids, served) = (Arc::default(), Mutex::default(), Notify::new());
+        Self { group: Arc::new(group), wake, order, among, producer_ids, served, broker, fixed }
+    }
+
+    /// The controller's group.
+    #[must_use]
+    pub fn group(&self) -> &Group<Controller> {
+        &self.group
+    }
+
+    /// The broker that leads the controller's group, as far as this one knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<BrokerId> {
+        match &self.among {
+            None => Some(self.broker),
+            Some(node) => node.leader(PartitionId::CONTROLLER).map(|(broker, _)| broker),
+        }
+    }
+
+    /// Whether decisions are proposed here.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        match &self.among {
+            None => self.group.term().is_some(),
+            Some(node) => node.serving(PartitionId::CONTROLLER).is_some(),
+        }
     }
 
     /// What this broker says where a topic says nothing.
@@ -129,35 +206,110 @@ impl ControllerHandle {
         self.read(|controller| controller.replicas(id).is_some())
     }
 
-    /// Decides on committed state and commits what was decided. Returns the decision's value once its records are applied.
+    /// Decides on committed state and commits what was decided. Returns the decision's value once its records are applied, here too. It may be
+    /// decided several times, when others change the state meanwhile.
     ///
     /// # Errors
     /// The decision's own refusal, or that the controller is not available.
     pub async fn change<T, E>(
         &self,
-        decide: impl FnOnce(&Controller) -> Result<(Vec<Record>, T), E>,
+        decide: impl Fn(&Controller) -> Result<(Vec<Record>, T), E>,
     ) -> Result<T, ChangeError<E>> {
-        let _one_at_a_time = self.order.lock().await;
-        let (records, value) = self.read(decide).map_err(ChangeError::Refused)?;
-        if !records.is_empty() {
-            self.commit(record::encode_entry(&records)).await?;
+        let deadline = Instant::now() + LEADER_PATIENCE;
+        loop {
+            match self.try_change(&decide).await? {
+                Some(value) => return Ok(value),
+                None if Instant::now() < deadline => tokio::time::sleep(AGAIN_AFTER).await,
+                None => return Err(Unavailable.into()),
+            }
         }
-        Ok(value)
     }
 
-    async fn commit(&self, entry: Bytes) -> Result<(), Unavailable> {
-        let term = self.group.term().ok_or(Unavailable)?;
-        // An append that finds no room ends the group: ask before Raft sees the entry. On a full disk these changes still find some, since
-        // it takes one (a topic's deletion, a shorter retention) to make room.
-        let room = u64::try_from(entry.len() + HEADER_BYTES).expect("a length fits");
-        self.group.log().reserve_command(room).map_err(|_| Unavailable)?;
-        let (tell, outcome) = tokio::sync::oneshot::channel();
-        let done = move |result: Result<_, _>| {
-            // Nobody waits any more if the request was given up.
-            let _ = tell.send(result.map(|_| ()));
+    /// Nothing: there is no leader now, or the state has changed.
+    async fn try_change<T, E>(
+        &self,
+        decide: &impl Fn(&Controller) -> Result<(Vec<Record>, T), E>,
+    ) -> Result<Option<T>, ChangeError<E>> {
+        let Some(node) = self.among.as_ref().filter(|_| !self.leads()) else {
+            let order = Arc::clone(&self.order).lock_owned().await;
+            let (records, value) = self.read(decide).map_err(ChangeError::Refused)?;
+            if records.is_empty() {
+                return Ok(self.leads().then_some(value));
+            }
+            return match self.commit(order, record::encode_entry(&records)).await {
+                Changed::Applied(_) => Ok(Some(value)),
+                Changed::NotLeader if self.among.is_some() => Ok(None),
+                _ => Err(Unavailable.into()),
+            };
         };
-        self.group.propose(term, Command::Machine(entry), done).await;
-        outcome.await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
+        let link = node.leader(PartitionId::CONTROLLER).and_then(|(leader, _)| node.peers().link(leader));
+        let Some(link) = link else { return Ok(None) };
+        let Ok(Some(newest)) = calls::barrier(&link).await else { return Ok(None) };
+        if !self.wait_applied(newest).await {
+            return Err(Unavailable.into());
+        }
+        let (version, decided) = self.read(|controller| (controller.version(), decide(controller)));
+        let (records, value) = decided.map_err(ChangeError::Refused)?;
+        if records.is_empty() {
+            return Ok(Some(value));
+        }
+        match calls::change(&link, version, record::encode_entry(&records)).await {
+            Ok(Changed::Applied(index)) if self.wait_applied(index).await => Ok(Some(value)),
+            Ok(Changed::Conflict(_) | Changed::NotLeader) => Ok(None),
+            Ok(Changed::Applied(_) | Changed::Unknown | Changed::Full) | Err(_) => Err(Unavailable.into()),
+        }
+    }
+
+    /// Commits a change that another broker has decided on the state of `version`, if that is the newest.
+    pub async fn propose(&self, version: RaftIndex, entry: Bytes) -> Changed {
+        if record::decode_entry(&entry).is_err() {
+            // No replica could apply it.
+            return Changed::Unknown;
+        }
+        let order = Arc::clone(&self.order).lock_owned().await;
+        let newest = self.read(Controller::version);
+        match self.leads() {
+            false => Changed::NotLeader,
+            true if newest != version => Changed::Conflict(newest),
+            true => self.commit(order, entry).await,
+        }
+    }
+
+    /// Up to where everything that was acknowledged is applied here, if this broker leads the controller's group.
+    #[must_use]
+    pub fn barrier(&self) -> Option<RaftIndex> {
+        // What was applied before the lease was looked at.
+        let applied = RaftIndex(*self.wake.applied.borrow());
+        self.leads().then_some(applied)
+    }
+
+    /// Waits until this broker has applied the controller's log up to `index`; whether it has.
+    async fn wait_applied(&self, index: RaftIndex) -> bool {
+        let mut applied = self.wake.applied.subscribe();
+        let wait = applied.wait_for(|applied| *applied >= index.0);
+        matches!(tokio::time::timeout(CATCH_UP_PATIENCE, wait).await, Ok(Ok(_)))
+    }
+
+    /// Waits until this broker knows what the controller has decided; whether it does.
+    pub async fn catch_up(&self) -> bool {
+        let Some(node) = self.among.as_ref().filter(|_| !self.leads()) else { return true };
+        let link = node.leader(PartitionId::CONTROLLER).and_then(|(leader, _)| node.peers().link(leader));
+        let Some(link) = link else { return false };
+        match calls::barrier(&link).await {
+            Ok(Some(newest)) => self.wait_applied(newest).await,
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// Proposes and waits, in a task of its own: whoever asked may go away, the next decision waits all the same.
+    async fn commit(&self, order: OwnedMutexGuard<()>, entry: Bytes) -> Changed {
+        let group = Arc::clone(&self.group);
+        let commit = async move {
+            let outcome = commit(&group, entry).await;
+            drop(order);
+            outcome
+        };
+        tokio::spawn(commit).await.unwrap_or(Changed::Unknown)
     }
 
     /// A producer id that was never given out.
@@ -180,6 +332,12 @@ impl ControllerHandle {
         Ok(id)
     }
 
+    /// Moves whenever something was applied.
+    #[must_use]
+    pub fn decided(&self) -> watch::Receiver<u64> {
+        self.wake.applied.subscribe()
+    }
+
     /// Waits until something was applied since the last call.
     pub async fn changed(&self) {
         self.wake.changed.notified().await;
@@ -198,7 +356,8 @@ impl ControllerHandle {
                 if is_served() {
                     return;
                 }
-                served.await;
+                // What other brokers serve is heard from their beats.
+                drop(tokio::time::timeout(LOOK_AGAIN_AFTER, served).await);
             }
         };
         tokio::time::timeout(timeout, wait).await.is_ok()
@@ -226,6 +385,27 @@ impl ControllerHandle {
     pub async fn stop(&self) {
         self.group.checkpoint().await;
         self.group.stop().await;
+    }
+}
+
+async fn commit(group: &Group<Controller>, entry: Bytes) -> Changed {
+    let Some(term) = group.term() else { return Changed::NotLeader };
+    // An append that finds no room ends the group: ask before Raft sees the entry. On a full disk these changes still find some, since
+    // it takes one (a topic's deletion, a shorter retention) to make room.
+    let room = u64::try_from(entry.len() + HEADER_BYTES).expect("a length fits");
+    if group.log().reserve_command(room).is_err() {
+        return Changed::Full;
+    }
+    let (tell, outcome) = tokio::sync::oneshot::channel();
+    let done = move |result: Result<Proposed, ProposeError>| {
+        // Nobody waits any more if the broker stops.
+        let _ = tell.send(result);
+    };
+    group.propose(term, Command::Machine(entry), done).await;
+    match outcome.await {
+        Ok(Ok(proposed)) => Changed::Applied(proposed.id.index),
+        Ok(Err(ProposeError::NotLeader)) => Changed::NotLeader,
+        Ok(Err(ProposeError::Unknown | ProposeError::Stopped)) | Err(_) => Changed::Unknown,
     }
 }
 

@@ -5,7 +5,7 @@
 //! decisions of its turn with it: the groups are read again from committed state, and whoever waits is told to ask again.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, RwLock, Weak};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
@@ -89,6 +89,8 @@ struct Request {
 /// The coordinators on this broker, by partition.
 pub struct Coordinators {
     queues: RwLock<HashMap<PartitionId, mpsc::Sender<Request>>>,
+    /// Held by a partition's task: the next one reads the groups only when the one before has ended, and with it all that it proposed.
+    turns: Mutex<HashMap<PartitionId, Arc<tokio::sync::Mutex<()>>>>,
     tamper: Option<Arc<dyn Tamper>>,
 }
 
@@ -96,7 +98,7 @@ impl Coordinators {
     /// No coordinators yet; in a simulation, with something between them and what they load and commit.
     #[must_use]
     pub fn new(tamper: Option<Arc<dyn Tamper>>) -> Self {
-        Self { queues: RwLock::default(), tamper }
+        Self { queues: RwLock::default(), turns: Mutex::default(), tamper }
     }
 
     /// Has a partition's coordinator decide, and waits for the answer. With `alone`, it decides on committed state, with nothing undecided
@@ -132,7 +134,11 @@ impl Coordinators {
             next_ticket: 0,
             turns_unexpired: 0,
         };
-        task.run(queue)
+        let turn = Arc::clone(self.turns.lock().expect("no panic under the lock").entry(replica.id()).or_default());
+        async move {
+            let _turn = turn.lock_owned().await;
+            task.run(queue).await;
+        }
     }
 
     /// The partitions that are coordinated here, in order.
@@ -207,12 +213,16 @@ impl Task {
         loop {
             // Whoever waits for what was not committed is told so.
             waiting.clear();
+            let Some(term) = self.replica.upgrade().and_then(|replica| replica.term()) else { return };
             let Some(mut coordinator) = self.load() else { return };
             loop {
                 if requests.is_empty() && !self.wait(&mut queue, &mut requests, coordinator.next_deadline()).await {
                     return;
                 }
-                let Some(replica) = self.replica.upgrade() else { return };
+                // Whoever coordinates now may have decided something else since.
+                let Some(replica) = self.replica.upgrade().filter(|replica| replica.term() == Some(term)) else {
+                    return;
+                };
                 let mut out = Effects::default();
                 self.decide(&replica, &mut coordinator, &mut requests, queue.is_empty(), &mut waiting, &mut out);
                 if let Some(tamper) = &self.tamper {

@@ -47,7 +47,7 @@ async fn live(disk: MemDisk, config: Arc<TopicConfig>) -> Life {
         Some(descriptor) => PartitionMachine::restore(&descriptor.machine).unwrap(),
         None => PartitionMachine::default(),
     };
-    let published = Publisher::new(Arc::default());
+    let published = Publisher::new(ID, Arc::default(), None);
     let me = ReplicaId { broker: BrokerId(1), incarnation: Incarnation(1) };
     let group = GroupConfig {
         me,

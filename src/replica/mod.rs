@@ -14,13 +14,14 @@ pub mod watermarks;
 #[cfg(test)]
 mod full_disk_tests;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
-use crate::ids::{Offset, PartitionId, ProducerId, RaftIndex, Term, Timestamp};
+use crate::ids::{Offset, PartitionId, ProducerId, RaftIndex, ReplicaId, Term, Timestamp};
 use crate::log::retention::new_log_start;
 use crate::log::{Log, LogConfig, LogError, SegmentInfo};
 use crate::machine::partition::{Command, PartitionMachine};
@@ -28,7 +29,7 @@ use crate::machine::producer_state::{Expired, Refusal};
 use crate::machine::topic_config::{Durability, TopicConfig};
 use crate::net::BoxFuture;
 use crate::protocol::batch::BatchHeader;
-use crate::raft::{AppliedState, Flusher, Group, GroupConfig, Observer, StartError};
+use crate::raft::{AppliedState, Flusher, Group, GroupConfig, Node, Observer, StartError};
 use leader::{Leader, Place};
 pub use set::ReplicaSet;
 use watermarks::{Published, Watermarks};
@@ -99,6 +100,10 @@ pub struct Replica {
 #[derive(Debug)]
 pub struct Publisher {
     marks: Published,
+    id: PartitionId,
+    /// The other brokers, if this one has others: then the term that is served comes from them.
+    among: Option<Arc<Node>>,
+    blank: Mutex<Option<Term>>,
     /// Set by every application, taken by the janitor: a partition that nobody writes to is not looked at.
     touched: AtomicBool,
     /// Set when log start has moved, taken when what lies below it has been purged.
@@ -107,16 +112,28 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher that wakes `janitor` when log start has moved.
+    /// A publisher for a partition that wakes `janitor` when log start has moved. `among` are the other brokers, if there are any.
     #[must_use]
-    pub fn new(janitor: Arc<Notify>) -> Arc<Self> {
+    pub fn new(id: PartitionId, janitor: Arc<Notify>, among: Option<Arc<Node>>) -> Arc<Self> {
         // Log start may have moved just before the last life ended.
         let (touched, purgeable) = (AtomicBool::new(true), AtomicBool::new(true));
-        Arc::new(Self { marks: Published::default(), touched, purgeable, janitor })
+        let (marks, blank) = (Published::default(), Mutex::default());
+        Arc::new(Self { marks, id, among, blank, touched, purgeable, janitor })
+    }
+
+    /// The term whose first entry was applied last.
+    fn blank(&self) -> Option<Term> {
+        *self.blank.lock().expect("no panic under the lock of a term")
     }
 }
 
 impl Observer<PartitionMachine> for Publisher {
+    fn voters(&self, voters: &[BTreeSet<ReplicaId>]) {
+        if let Some(node) = &self.among {
+            node.set_voters(self.id, voters);
+        }
+    }
+
     fn applied(&self, machine: &PartitionMachine, state: AppliedState) {
         let log_start = machine.log_start();
         let mut moved = false;
@@ -125,8 +142,15 @@ impl Observer<PartitionMachine> for Publisher {
             marks.high_watermark = state.next_offset;
             marks.log_start = log_start;
             marks.applied = Some(state.last);
-            marks.term = state.blank_term;
+            if self.among.is_none() {
+                marks.term = state.blank_term;
+            }
         });
+        let before =
+            std::mem::replace(&mut *self.blank.lock().expect("no panic under the lock of a term"), state.blank_term);
+        if let (Some(node), Some(term)) = (&self.among, state.blank_term.filter(|_| before != state.blank_term)) {
+            node.began_term(self.id, term);
+        }
         self.touched.store(true, Ordering::Relaxed);
         if moved {
             self.purgeable.store(true, Ordering::Relaxed);
@@ -136,7 +160,7 @@ impl Observer<PartitionMachine> for Publisher {
 }
 
 impl Replica {
-    /// Starts the partition's group and its leader task, and returns when it serves.
+    /// Starts the partition's group and its leader task. One that has its group for itself leads it when this returns; of others, whoever is elected.
     ///
     /// # Errors
     /// As [`Group::lead`].
@@ -148,17 +172,42 @@ impl Replica {
     ) -> Result<Arc<Self>, StartError> {
         let flusher = Arc::clone(&group.flusher);
         let coordinates = group.machine.lock().expect("nobody else has it yet").values().is_some();
-        let group = Group::lead(group).await?;
-        let term = group.term().ok_or_else(|| StartError::Core("the group has no leader".to_owned()))?;
-        let state = group.log().state();
-        let index = state.last.map_or(RaftIndex(0), |last| last.index.next());
-        let leader = Arc::new(Mutex::new(Leader::new(term, Place { index, base_offset: state.next_offset })));
+        let group = Group::open(group).await?;
+        let leader = Arc::new(Mutex::new(Leader::new(Term(0), Place { index: RaftIndex(0), base_offset: Offset(0) })));
         let (requests, queue) = mpsc::channel(SUBMIT_QUEUE);
         let id = group.id();
         let config = Mutex::new(config);
         let replica = Arc::new(Self { id, group, published, requests, leader, flusher, config, coordinates });
         spawn(Box::pin(submit::run(Arc::downgrade(&replica), queue)));
+        if let Some(node) = &replica.published.among {
+            node.open(id, replica.group.member(), replica.group.voters());
+            // What was applied before the others could be told.
+            if let Some(term) = replica.published.blank() {
+                node.began_term(id, term);
+            }
+        }
         Ok(replica)
+    }
+
+    /// This replica leads, and serves, in that term from now on; or does not. Who waits for the partition is woken.
+    pub fn serves(&self, term: Option<Term>) {
+        self.published.marks.update(|marks| marks.term = term);
+    }
+
+    /// Whether its machine is a coordinator's.
+    #[must_use]
+    pub fn coordinates(&self) -> bool {
+        self.coordinates
+    }
+
+    /// The term in which this replica may propose: it was elected, and has applied everything that was committed before.
+    #[must_use]
+    pub fn term_to_propose(&self) -> Option<Term> {
+        match &self.published.among {
+            None => self.watermarks().term,
+            // Raft itself sees to it that nothing is committed in a term that is over.
+            Some(_) => self.group.term().filter(|term| self.published.blank() == Some(*term)),
+        }
     }
 
     /// The partition.
@@ -182,8 +231,10 @@ impl Replica {
     /// What readers may see now; nothing once a sync has failed.
     #[must_use]
     pub fn watermarks(&self) -> Watermarks {
+        // The lease first: what was committed when it held is in what is read then.
+        let serving = self.published.among.as_ref().map(|node| node.serving(self.id));
         let mut marks = self.published.marks.get();
-        if self.flusher.is_dead() {
+        if self.flusher.is_dead() || serving.is_some_and(|serving| serving != marks.term) {
             marks.term = None;
         }
         marks
@@ -320,6 +371,9 @@ impl Replica {
 
     /// Stops serving: what waits is answered with a retriable error.
     pub async fn close(&self) {
+        if let Some(node) = &self.published.among {
+            node.close(self.id);
+        }
         self.published.marks.update(|marks| marks.term = None);
         self.group.stop().await;
     }

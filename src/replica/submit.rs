@@ -91,22 +91,20 @@ fn room(replica: &Replica, reserved: Result<(), LogError>) -> Result<(), SubmitE
     })
 }
 
-/// Whether decisions may be taken; rebuilds a poisoned overlay once everything that was appended is applied.
+/// Whether decisions may be taken; begins anew in another term, or on a poisoned overlay, once everything that was appended is applied.
 fn usable(replica: &Replica, shared: &Shared) -> bool {
     let mut leader = lock(&shared.leader);
-    if !leader.is_poisoned() {
+    let Some(term) = replica.term_to_propose() else { return false };
+    if leader.term() == term && !leader.is_poisoned() {
         return true;
     }
     let state = replica.log().state();
     let all_applied = leader.is_idle() && replica.watermarks().applied == state.last;
-    match replica.group.term() {
-        Some(term) if all_applied => {
-            let index = state.last.map_or(RaftIndex(0), |last| last.index.next());
-            leader.rebuild(term, Place { index, base_offset: state.next_offset });
-            true
-        }
-        _ => false,
+    if all_applied {
+        let index = state.last.map_or(RaftIndex(0), |last| last.index.next());
+        leader.rebuild(term, Place { index, base_offset: state.next_offset });
     }
+    all_applied
 }
 
 async fn batch(replica: &Replica, shared: &Shared, submission: Submission) {

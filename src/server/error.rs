@@ -21,7 +21,7 @@ pub fn missing_partition(context: &Context, id: PartitionId) -> ErrorCode {
     match context.replicas.held(id) {
         Some(Held::Offline(_)) => ErrorCode::KAFKA_STORAGE_ERROR,
         Some(Held::Open(_)) => ErrorCode::NOT_LEADER_OR_FOLLOWER,
-        // Created a moment ago: the client asks again, as it does after a leader has moved.
+        // Led elsewhere, or created a moment ago: the client looks for the leader, as it does after one has moved.
         None if context.controller.has_partition(id) => ErrorCode::NOT_LEADER_OR_FOLLOWER,
         None => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
     }

@@ -3,6 +3,7 @@
 //! Bounded everywhere: connections, bytes of requests in flight, replies waiting in a connection. Errors meet the wire in
 //! [`error`] only.
 
+pub mod brokers;
 pub mod configs;
 pub mod connection;
 pub mod dispatch;
@@ -77,6 +78,8 @@ pub struct Context {
     pub rack: Option<String>,
     /// The cluster's controller.
     pub controller: Arc<ControllerHandle>,
+    /// The other brokers, if there are to be any.
+    pub among: Option<Arc<crate::raft::Node>>,
     /// The partitions that this broker holds.
     pub replicas: Arc<ReplicaSet>,
     /// The coordinators of groups on this broker.

@@ -282,6 +282,26 @@ impl Liveness {
         self.claims.since(0).1
     }
 
+    /// Those of them that have other voters; with `alone`, all.
+    #[must_use]
+    pub fn claimed_of(&self, alone: bool) -> Vec<(PartitionId, Term)> {
+        let mut claimed = self.claimed();
+        claimed.retain(|(group, _)| alone || !self.groups.get(group).is_some_and(Group::is_alone));
+        claimed
+    }
+
+    /// Whether this broker claims a group.
+    #[must_use]
+    pub fn claims(&self, group: PartitionId) -> bool {
+        self.claims.get(group).is_some()
+    }
+
+    /// The term in which this broker leads a group and may serve reads of it.
+    #[must_use]
+    pub fn serving(&self, group: PartitionId, now: Duration) -> Option<Term> {
+        if self.has_lease(group, now) { self.claims.get(group).map(|(term, _)| term) } else { None }
+    }
+
     /// Whether a broker is heard.
     #[must_use]
     pub fn is_alive(&self, broker: BrokerId) -> bool {

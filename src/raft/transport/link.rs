@@ -12,6 +12,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::proto::liveness_client::LivenessClient;
+use super::proto::membership_client::MembershipClient;
 use super::proto::replication_client::ReplicationClient;
 use super::proto::{AppendFrame, AppendReply};
 use super::{CLUSTER, KEEP_ALIVE, KEEP_ALIVE_PATIENCE, MESSAGE_BYTES_MAX, WINDOW_BYTES};
@@ -71,7 +72,7 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     /// A way to `broker` at `address`. Connects when it is first used.
-    pub(super) fn new(
+    pub(crate) fn new(
         broker: BrokerId,
         address: &str,
         cluster: &str,
@@ -126,6 +127,11 @@ impl Link {
         ReplicationClient::new(self.control.clone())
     }
 
+    /// For who belongs to the cluster, and what its controller decides.
+    pub(crate) fn membership(&self) -> MembershipClient<Channel> {
+        MembershipClient::new(self.control.clone())
+    }
+
     /// For signs of life.
     pub(in crate::raft) fn liveness(&self) -> LivenessClient<Channel> {
         LivenessClient::new(self.beats.clone())
@@ -138,7 +144,7 @@ impl Link {
     }
 
     /// A call, with the cluster's id on it.
-    pub(in crate::raft) fn request<T>(&self, message: T) -> tonic::Request<T> {
+    pub(crate) fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         request.metadata_mut().insert(CLUSTER, self.cluster.clone());
         request

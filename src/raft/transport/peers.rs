@@ -50,6 +50,13 @@ impl Peers {
         }
     }
 
+    /// All peers, and where they are.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(BrokerId, String)> {
+        let links = self.links.read().expect("no panic under the peers' lock");
+        links.iter().map(|(broker, link)| (*broker, link.address().to_owned())).collect()
+    }
+
     /// The way to a broker, if its address is known.
     #[must_use]
     pub fn link(&self, broker: BrokerId) -> Option<Arc<Link>> {

@@ -1,16 +1,14 @@
 //! What a broker does for its peers: hands their messages to the groups that are open here.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use futures::{Stream, StreamExt};
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use tokio::sync::mpsc;
-use tonic::server::NamedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::groups::{Answers, Asked, Member, Votes};
@@ -19,10 +17,9 @@ use super::proto::refusal::Reason;
 use super::proto::replication_server::{Replication, ReplicationServer};
 use super::proto::{self, vote_request::Kind};
 use super::wire::{self, Malformed};
-use super::{CLUSTER, KEEP_ALIVE, KEEP_ALIVE_PATIENCE, MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX, WINDOW_BYTES};
+use super::{CLUSTER, MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use crate::ids::{BrokerId, Incarnation, PartitionId, ReplicaId, Term};
 use crate::log::{Descriptor, LogError};
-use crate::net::Connection;
 use crate::protocol::batch::crc32c;
 use crate::raft::node::Node;
 use crate::raft::types::{AppendRequest, TypeConfig, encode_vote};
@@ -41,39 +38,22 @@ impl Service {
         Self { cluster: cluster.to_owned(), node }
     }
 
-    /// Serves one connection until it ends.
-    ///
-    /// # Errors
-    /// Of the connection.
-    pub async fn serve(self, connection: Connection) -> io::Result<()> {
-        let both = tokio::io::join(connection.reader, connection.writer);
+    /// The id of the cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// The services as tonic wants them.
+    pub(crate) fn servers(self) -> (ReplicationServer<Self>, LivenessServer<Self>) {
         let replication = ReplicationServer::new(self.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let service = Either { replication, liveness: LivenessServer::new(self) };
-        // No "date" in answers: that would be the system's clock, and another run of a simulation.
-        hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
-            .timer(hyper_util::rt::TokioTimer::new())
-            .auto_date_header(false)
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE_PATIENCE)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .serve_connection(
-                hyper_util::rt::TokioIo::new(both),
-                hyper_util::service::TowerToHyperService::new(service),
-            )
-            .await
-            .map_err(io::Error::other)
+        (replication, LivenessServer::new(self))
     }
 
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let theirs = request.metadata().get(CLUSTER).map(|id| id.as_bytes());
-        if theirs == Some(self.cluster.as_bytes()) {
-            return Ok(());
-        }
-        let theirs = String::from_utf8_lossy(theirs.unwrap_or_default()).into_owned();
-        Err(Status::failed_precondition(format!("this broker is of cluster {}, not of {theirs:?}", self.cluster)))
+        check_cluster(&self.cluster, request)
     }
 
     fn member(&self, target: Option<proto::Target>) -> Result<Arc<dyn Member>, (Reason, String)> {
@@ -85,37 +65,19 @@ impl Service {
     }
 }
 
+/// Refuses a broker of another cluster.
+pub(crate) fn check_cluster<T>(mine: &str, request: &Request<T>) -> Result<(), Status> {
+    let theirs = request.metadata().get(CLUSTER).map(|id| id.as_bytes());
+    if theirs == Some(mine.as_bytes()) {
+        return Ok(());
+    }
+    let theirs = String::from_utf8_lossy(theirs.unwrap_or_default()).into_owned();
+    Err(Status::failed_precondition(format!("this broker is of cluster {mine}, not of {theirs:?}")))
+}
+
 impl From<Malformed> for Status {
     fn from(malformed: Malformed) -> Self {
         Self::invalid_argument(malformed.to_string())
-    }
-}
-
-/// The services of one connection, by the path of a call.
-#[derive(Clone)]
-struct Either {
-    replication: ReplicationServer<Service>,
-    liveness: LivenessServer<Service>,
-}
-
-type Call = tonic::codegen::http::Request<hyper::body::Incoming>;
-type Answer = tonic::codegen::http::Response<tonic::body::Body>;
-
-impl tower::Service<Call> for Either {
-    type Response = Answer;
-    type Error = std::convert::Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, call: Call) -> Self::Future {
-        match call.uri().path().split('/').nth(1) {
-            Some(<LivenessServer<Service> as NamedService>::NAME) => self.liveness.call(call),
-            // What it does not know either it answers as gRPC has it.
-            _ => self.replication.call(call),
-        }
     }
 }
 

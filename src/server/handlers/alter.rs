@@ -85,7 +85,7 @@ pub(super) async fn change(
     call: &Call,
     (resource_type, name): (i8, &str),
     validate_only: bool,
-    decide: impl FnOnce(&Controller, Resource) -> Result<Vec<Record>, Refusal>,
+    decide: impl Fn(&Controller, Resource) -> Result<Vec<Record>, Refusal>,
 ) -> Outcome {
     let changed = call.context.controller.change(|controller| {
         let resource = controller.find_resource(resource_type, name).map_err(refused)?;

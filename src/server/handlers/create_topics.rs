@@ -15,6 +15,7 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::create_topics::{CreatableTopic, CreatableTopicResult};
 use crate::protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use crate::protocol::value::Text;
+use crate::replica::set::Held;
 use crate::server::dispatch::Call;
 
 /// Topics of one request whose configs are in the answer: they take kilobytes each.
@@ -114,8 +115,11 @@ pub(super) async fn wait_until_served(call: &Call, topics: &[TopicId], deadline:
         ids.collect()
     });
     let left = deadline.saturating_duration_since(Instant::now());
-    let are_held = || partitions.iter().all(|id| context.replicas.held(*id).is_some());
-    context.controller.wait_served(left, are_held).await
+    let is_served = |id: &PartitionId| match context.replicas.held(*id) {
+        Some(Held::Offline(_)) => true,
+        Some(Held::Open(_)) | None => context.leader(*id).is_some(),
+    };
+    context.controller.wait_served(left, || partitions.iter().all(is_served)).await
 }
 
 fn result(call: &Call, name: Text, made: Made, validate_only: bool, has_configs: bool) -> CreatableTopicResult {

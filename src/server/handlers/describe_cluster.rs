@@ -23,16 +23,17 @@ pub async fn handle(call: &Call, request: DescribeClusterRequest) -> DescribeClu
         }
     }
     let context = &call.context;
+    let brokers = context.brokers().into_iter().map(|broker| DescribeClusterBroker {
+        broker_id: broker.id.0,
+        host: broker.host,
+        port: broker.port,
+        rack: broker.rack,
+        is_fenced: false,
+    });
     let mut response = DescribeClusterResponse {
         cluster_id: context.cluster_id.as_str().into(),
-        controller_id: context.broker.0,
-        brokers: vec![DescribeClusterBroker {
-            broker_id: context.broker.0,
-            host: context.advertised_host.as_str().into(),
-            port: context.advertised_port,
-            rack: context.rack.as_deref().map(Into::into),
-            is_fenced: false,
-        }],
+        controller_id: context.controller_id(),
+        brokers: brokers.collect(),
         ..Default::default()
     };
     if request.include_cluster_authorized_operations {

@@ -5,6 +5,7 @@
 //! those that moved. Nothing is read past the high watermark (`read-past-hw`), and no record is looked at.
 //! There are no transactions yet, so both isolation levels see the same.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 
 use super::fetch_session::{Answer, Ask, Key, TopicKey, Want};
 use super::on_disk::on_disk;
-use crate::ids::{Offset, PartitionId, PartitionIndex, Term, TopicId};
+use crate::ids::{BrokerId, Offset, PartitionId, PartitionIndex, Term, TopicId};
 use crate::log::{ColdRange, Fetched, ReadError, Reading};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::frame::decode_request;
@@ -25,6 +26,7 @@ use crate::protocol::messages::{FetchRequest, FetchResponse};
 use crate::protocol::value::Records;
 use crate::replica::Replica;
 use crate::replica::watermarks::{ReadyList, Watermarks};
+use crate::server::brokers::Reachable;
 use crate::server::connection::{ConnectionError, Reply, Slot};
 use crate::server::dispatch::Call;
 use crate::server::error;
@@ -158,8 +160,14 @@ fn resolve(call: &Call, wanted: Vec<(Key, Want)>) -> Vec<Part> {
         };
         let (place, error_code) = locate(call, &key, topic);
         let mut data = empty(key.partition, error_code);
-        if let Place::Nowhere = place {
-            data.aborted_transactions = Some(Vec::new());
+        match (&place, topic) {
+            (Place::Nowhere, _) => data.aborted_transactions = Some(Vec::new()),
+            (Place::Elsewhere, Some(topic)) => {
+                let id = PartitionId { topic, partition: PartitionIndex(key.partition) };
+                let (leader_id, leader_epoch) = call.context.leader_hint(id);
+                data.current_leader = LeaderIdAndEpoch { leader_id, leader_epoch };
+            }
+            _ => {}
         }
         parts.push(Part { key, want, place, bytes: 0, data });
     }
@@ -286,8 +294,8 @@ impl Fetch {
                     && !self.call.context.controller.has_partition(replica.id());
                 let code = if is_gone { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION } else { code };
                 let mut data = empty(part.key.partition, code);
-                let term = marks.term.map_or(-1, Term::epoch);
-                data.current_leader = LeaderIdAndEpoch { leader_id: self.call.context.broker.0, leader_epoch: term };
+                let (leader_id, leader_epoch) = self.call.context.leader_hint(replica.id());
+                data.current_leader = LeaderIdAndEpoch { leader_id, leader_epoch };
                 data
             }
         };
@@ -395,13 +403,13 @@ fn into_answers(parts: Vec<Part>) -> Vec<Answer> {
 fn list(call: &Call, answers: Vec<Answer>, response: &mut FetchResponse) {
     let version = call.version();
     let mut last: Option<TopicKey> = None;
-    let mut names_leader = false;
+    let mut leaders = BTreeSet::new();
     for Answer { key, mut data, .. } in answers {
         let moved = matches!(data.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH);
         if version < LEADER_FROM || !moved {
             data.current_leader = LeaderIdAndEpoch::default();
         }
-        names_leader |= data.current_leader.leader_id >= 0;
+        leaders.insert(data.current_leader.leader_id);
         if version <= NO_STORAGE_ERROR_UPTO && data.error_code == ErrorCode::KAFKA_STORAGE_ERROR {
             data.error_code = ErrorCode::NOT_LEADER_OR_FOLLOWER;
         }
@@ -416,12 +424,7 @@ fn list(call: &Call, answers: Vec<Answer>, response: &mut FetchResponse) {
         }
         response.responses.last_mut().expect("pushed above").partitions.push(data);
     }
-    if names_leader {
-        response.node_endpoints.push(NodeEndpoint {
-            node_id: call.context.broker.0,
-            host: call.context.advertised_host.as_str().into(),
-            port: call.context.advertised_port,
-            rack: call.context.rack.as_deref().map(Into::into),
-        });
-    }
+    let known = leaders.into_iter().filter_map(|leader| call.context.reachable(BrokerId(leader)));
+    response.node_endpoints =
+        known.map(|Reachable { id, host, port, rack }| NodeEndpoint { node_id: id.0, host, port, rack }).collect();
 }

@@ -37,15 +37,16 @@ pub async fn handle(call: &Call, request: FindCoordinatorRequest) -> FindCoordin
 }
 
 fn found(call: &Call, key: Text, message: &'static str) -> Coordinator {
-    let is_here = group::coordinator_of(call, &key).and_then(|id| call.context.replicas.get(id)).is_some();
-    if !is_here {
+    let context = &call.context;
+    let leader = group::coordinator_of(call, &key).and_then(|id| context.leader(id));
+    let Some(leader) = leader.and_then(|(leader, _)| context.reachable(leader)) else {
         return failed(key, ErrorCode::COORDINATOR_NOT_AVAILABLE, "The group's coordinator has no leader.");
-    }
+    };
     Coordinator {
         key,
-        node_id: call.context.broker.0,
-        host: call.context.advertised_host.as_str().into(),
-        port: call.context.advertised_port,
+        node_id: leader.id.0,
+        host: leader.host,
+        port: leader.port,
         error_message: Some(Text::from_static(message)),
         ..Default::default()
     }

@@ -18,6 +18,7 @@ use crate::protocol::messages::metadata::{
 };
 use crate::protocol::messages::{MetadataRequest, MetadataResponse};
 use crate::protocol::value::Text;
+use crate::server::brokers::Reachable;
 use crate::server::dispatch::Call;
 
 /// The version in which no topic listed means all of them.
@@ -52,14 +53,9 @@ pub async fn handle(call: &Call, request: MetadataRequest) -> MetadataResponse {
     }
     let context = &call.context;
     let mut response = MetadataResponse {
-        brokers: vec![MetadataResponseBroker {
-            node_id: context.broker.0,
-            host: context.advertised_host.as_str().into(),
-            port: context.advertised_port,
-            rack: context.rack.as_deref().map(Into::into),
-        }],
+        brokers: context.brokers().into_iter().map(told).collect(),
         cluster_id: Some(context.cluster_id.as_str().into()),
-        controller_id: context.broker.0,
+        controller_id: context.controller_id(),
         topics,
         ..Default::default()
     };
@@ -67,6 +63,11 @@ pub async fn handle(call: &Call, request: MetadataRequest) -> MetadataResponse {
         response.cluster_authorized_operations = authorized::CLUSTER;
     }
     response
+}
+
+fn told(broker: Reachable) -> MetadataResponseBroker {
+    let Reachable { id, host, port, rack } = broker;
+    MetadataResponseBroker { node_id: id.0, host, port, rack }
 }
 
 /// The answer to a request as a whole that cannot be.
@@ -84,7 +85,7 @@ fn invalid(topics: &[MetadataRequestTopic]) -> MetadataResponse {
 /// (kafkajs) fail on one such partition.
 fn all(call: &Call) -> Vec<MetadataResponseTopic> {
     let views: Vec<_> = call.context.controller.read(|controller| controller.topics().map(TopicView::of).collect());
-    let served = views.into_iter().map(|view| describe_some(call, view, |stands| !stands.is_unheld));
+    let served = views.into_iter().map(|view| describe_some(call, view, |stands| !stands.is_new));
     served.filter(|topic| !topic.partitions.is_empty()).collect()
 }
 

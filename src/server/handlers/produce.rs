@@ -1,11 +1,13 @@
 //! Produce: checks that need no state, then the partition's leader decides; the reply waits for what its acks promise.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use super::produce_check::{Checked, NO_APPEND_TIME, check};
-use crate::ids::{Offset, PartitionId, PartitionIndex, TopicId};
+use crate::ids::{BrokerId, Offset, PartitionId, PartitionIndex, TopicId};
 use crate::machine::controller::Controller;
 use crate::machine::controller::names::is_internal;
 use crate::protocol::error_code::ErrorCode;
@@ -16,6 +18,7 @@ use crate::protocol::messages::produce::{
 };
 use crate::protocol::messages::{ProduceRequest, ProduceResponse};
 use crate::replica::{Submission, SubmitError, Submitted};
+use crate::server::brokers::Reachable;
 use crate::server::connection::{ConnectionError, Reply, Slot};
 use crate::server::dispatch::Call;
 use crate::server::error;
@@ -28,7 +31,7 @@ const IDS_FROM: i16 = 13;
 enum Outcome {
     Known(Box<PartitionProduceResponse>),
     Pending {
-        partition: i32,
+        id: PartitionId,
         append_time: i64,
         log_start: Offset,
         done: oneshot::Receiver<Result<Submitted, SubmitError>>,
@@ -106,12 +109,11 @@ fn finish(call: &Call, acks: i16, mut response: ProduceResponse) -> Reply {
     }
     let moved = codes().any(|code| code == ErrorCode::NOT_LEADER_OR_FOLLOWER || code == ErrorCode::FENCED_LEADER_EPOCH);
     if moved && call.version() >= 10 {
-        response.node_endpoints.push(NodeEndpoint {
-            node_id: call.context.broker.0,
-            host: call.context.advertised_host.as_str().into(),
-            port: call.context.advertised_port,
-            rack: call.context.rack.as_deref().map(Into::into),
-        });
+        let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+        let leaders: BTreeSet<i32> = partitions.map(|partition| partition.current_leader.leader_id).collect();
+        let known = leaders.into_iter().filter_map(|leader| call.context.reachable(BrokerId(leader)));
+        response.node_endpoints =
+            known.map(|Reachable { id, host, port, rack }| NodeEndpoint { node_id: id.0, host, port, rack }).collect();
     }
     call.reply(&response)
 }
@@ -136,7 +138,8 @@ async fn submit(call: &Call, topic: Result<TopicId, ErrorCode>, data: PartitionP
     };
     let id = PartitionId { topic, partition: PartitionIndex(index) };
     let Some(replica) = call.context.replicas.get(id) else {
-        return known(failed(index, error::missing_partition(&call.context, id)));
+        let response = failed(index, error::missing_partition(&call.context, id));
+        return known(hint(call, id, response));
     };
     let bytes = data.records.map(|records| records.into_bytes()).unwrap_or_default();
     let checked = check(&replica.config(), call.version(), bytes, call.context.clock.now());
@@ -149,14 +152,24 @@ async fn submit(call: &Call, topic: Result<TopicId, ErrorCode>, data: PartitionP
     let log_start = replica.watermarks().log_start;
     let done_callback = Box::new(move |outcome| drop(tell.send(outcome)));
     replica.submit(Submission { batch, header, done: done_callback }).await;
-    Outcome::Pending { partition: index, append_time, log_start, done }
+    Outcome::Pending { id, append_time, log_start, done }
+}
+
+/// Names the partition's leader to a client that has to go there.
+fn hint(call: &Call, id: PartitionId, mut response: PartitionProduceResponse) -> PartitionProduceResponse {
+    if call.version() >= 10 && response.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER {
+        let (leader_id, leader_epoch) = call.context.leader_hint(id);
+        response.current_leader = LeaderIdAndEpoch { leader_id, leader_epoch };
+    }
+    response
 }
 
 async fn settle(call: &Call, outcome: Outcome, deadline: Option<Instant>) -> PartitionProduceResponse {
-    let (partition, append_time, log_start, done) = match outcome {
+    let (id, append_time, log_start, done) = match outcome {
         Outcome::Known(response) => return *response,
-        Outcome::Pending { partition, append_time, log_start, done } => (partition, append_time, log_start, done),
+        Outcome::Pending { id, append_time, log_start, done } => (id, append_time, log_start, done),
     };
+    let partition = id.partition.0;
     let done = match deadline {
         Some(deadline) => match tokio::time::timeout_at(deadline, done).await {
             // The batch may still be committed; an idempotent producer finds out when it retries.
@@ -183,11 +196,7 @@ async fn settle(call: &Call, outcome: Outcome, deadline: Option<Instant>) -> Par
             if let SubmitError::StorageFull(_) = error {
                 call.context.metrics.storage_full.inc();
             }
-            let mut response = failed(partition, error::submit(&error));
-            if call.version() >= 10 && response.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER {
-                response.current_leader = LeaderIdAndEpoch { leader_id: call.context.broker.0, leader_epoch: -1 };
-            }
-            response
+            hint(call, id, failed(partition, error::submit(&error)))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A topic as Metadata and DescribeTopicPartitions show it: what the controller says, and how this broker's replicas stand.
 
-use crate::ids::{PartitionId, PartitionIndex, Term, TopicId};
+use crate::ids::{BrokerId, PartitionId, PartitionIndex, Term, TopicId};
 use crate::machine::controller::Topic;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::value::Text;
@@ -31,31 +31,44 @@ pub(super) struct PartitionView {
     pub(super) leader_epoch: i32,
     pub(super) isr: Vec<i32>,
     pub(super) offline: Vec<i32>,
-    /// Whether no replica is here yet, or no more: the topic was created or deleted a moment ago.
-    pub(super) is_unheld: bool,
+    /// Whether nobody leads it and nothing keeps it from being led: the topic was created or deleted a moment ago.
+    pub(super) is_new: bool,
 }
 
 /// How a partition of `topic` stands whose replicas are on those brokers.
 pub(super) fn partition(context: &Context, topic: TopicId, index: PartitionIndex, replicas: &[i32]) -> PartitionView {
-    let none = PartitionView {
-        error_code: ErrorCode::LEADER_NOT_AVAILABLE,
-        leader_id: -1,
-        leader_epoch: -1,
-        isr: replicas.to_vec(),
-        offline: Vec::new(),
-        is_unheld: false,
+    let id = PartitionId { topic, partition: index };
+    let held = context.replicas.held(id);
+    let is_broken = matches!(held, Some(Held::Offline(_)));
+    let is_offline = |broker: i32| match broker == context.broker.0 {
+        true => is_broken,
+        false => !context.is_alive(BrokerId(broker)),
     };
-    match context.replicas.held(PartitionId { topic, partition: index }) {
-        Some(Held::Open(replica)) => match replica.term() {
-            Some(term) => PartitionView {
-                error_code: ErrorCode::NONE,
-                leader_id: context.broker.0,
-                leader_epoch: Term::epoch(term),
-                ..none
-            },
-            None => none,
+    let offline: Vec<i32> = replicas.iter().copied().filter(|broker| is_offline(*broker)).collect();
+    let in_sync: Vec<i32> = replicas.iter().copied().filter(|broker| !offline.contains(broker)).collect();
+    // As Kafka: the last one in sync stays so, whatever becomes of it.
+    let isr = if in_sync.is_empty() { replicas.to_vec() } else { in_sync };
+    match context.leader(id) {
+        Some((leader, term)) => PartitionView {
+            error_code: ErrorCode::NONE,
+            leader_id: leader.0,
+            leader_epoch: Term::epoch(term),
+            isr,
+            offline,
+            is_new: false,
         },
-        Some(Held::Offline(_)) => PartitionView { offline: vec![context.broker.0], ..none },
-        None => PartitionView { is_unheld: true, ..none },
+        None => PartitionView {
+            error_code: ErrorCode::LEADER_NOT_AVAILABLE,
+            leader_id: -1,
+            leader_epoch: -1,
+            isr,
+            is_new: offline.is_empty() && !is_led_here(held.as_ref()),
+            offline,
+        },
     }
+}
+
+/// Whether the replica here has led, and does not serve for a moment.
+fn is_led_here(held: Option<&Held>) -> bool {
+    matches!(held, Some(Held::Open(replica)) if replica.watermarks().applied.is_some())
 }

@@ -1,0 +1,374 @@
+//! This broker's place in its cluster: how it gets one, answers the others, and keeps in touch.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::identity::{Founding, Identity, directory};
+use super::{BrokerError, Env, Inner};
+use crate::cluster::founding::{Step, step};
+use crate::cluster::port::{Services, serve};
+use crate::cluster::{Changed, Desk, Hello, Introduction, Joined, Peer, calls};
+use crate::config::Config;
+use crate::ids::{BrokerId, RaftIndex};
+use crate::machine::controller::brokers::FOUNDER;
+use crate::machine::controller::{Controller, DirectoryId, Endpoints};
+use crate::net::BoxFuture;
+use crate::raft::Node;
+use crate::raft::transport::service::Service;
+
+/// How long a broker waits before it asks the seeds again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How often it says for what it waits.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Answers other brokers, from before this one has a cluster.
+pub(super) struct FrontDesk {
+    me: Mutex<Introduction>,
+    node: OnceLock<Arc<Node>>,
+    inner: OnceLock<Weak<Inner>>,
+}
+
+/// The port for other brokers, open.
+pub(super) struct Port {
+    pub(super) address: std::net::SocketAddr,
+    desk: Arc<FrontDesk>,
+    services: watch::Sender<Services>,
+    task: AbortHandle,
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Where a broker without a data directory has come to.
+pub(super) struct Arrived {
+    pub(super) founding: Founding,
+    pub(super) peers: Vec<Peer>,
+}
+
+impl Port {
+    /// Listens for other brokers, if there are to be any.
+    pub(super) async fn open(config: &Config, env: &Env) -> Result<Option<Self>, BrokerError> {
+        if config.cluster.seeds.is_empty() {
+            return Ok(None);
+        }
+        let address = config.cluster.listen.to_string();
+        let listener = env.network.listen(&address).await.map_err(|source| BrokerError::Listen {
+            address,
+            what: "other brokers",
+            source,
+        })?;
+        let address = listener.local_addr();
+        let me = Introduction {
+            broker: config.broker.id,
+            directory: DirectoryId([0; 16]),
+            cluster_id: None,
+            cluster_name: config.cluster.name.clone(),
+            address: config.cluster.advertised(address.port()).to_string(),
+            seeds: config.cluster.seeds.iter().map(ToString::to_string).collect(),
+        };
+        let desk = FrontDesk { me: Mutex::new(me), node: OnceLock::new(), inner: OnceLock::new() };
+        let desk = Arc::new(desk);
+        let (services, served) = watch::channel(Services { groups: None, desk: Some(Arc::clone(&desk) as _) });
+        let task = tokio::spawn(serve(listener, served)).abort_handle();
+        Ok(Some(Self { address, desk, services, task }))
+    }
+
+    /// Finds a cluster for a broker with an empty data directory: founds one, or joins one. Asks until there is one.
+    pub(super) async fn arrive(
+        &self,
+        env: &Env,
+        ids: &(String, String),
+        endpoints: &Endpoints,
+    ) -> Result<Arrived, BrokerError> {
+        let (cluster_id, directory_id) = ids;
+        let me = self.desk.change_me(|me| me.directory = DirectoryId(directory(directory_id)));
+        let mut waiting = Waiting::default();
+        loop {
+            let hellos = join_all(me.seeds.iter().map(|seed| calls::hello(&env.network, seed, &me))).await;
+            let answers = me.seeds.iter().cloned().zip(hellos).map(|(seed, answer)| {
+                let silent = |error: &calls::CallFailed| tracing::debug!(seed, %error, "a seed does not answer");
+                let answer = answer.inspect_err(silent).ok().map(|hello| hello.me);
+                (seed, answer)
+            });
+            let answers: BTreeMap<_, _> = answers.collect();
+            match step(&me, &answers).map_err(|trouble| BrokerError::Cluster(trouble.to_string()))? {
+                Step::Found => {
+                    let founding = Founding {
+                        cluster_id: cluster_id.clone(),
+                        directory_id: directory_id.clone(),
+                        controller: FOUNDER,
+                    };
+                    tracing::info!(cluster = cluster_id, "founded a cluster");
+                    return Ok(Arrived { founding, peers: Vec::new() });
+                }
+                Step::Join { address, cluster_id } => {
+                    match calls::join(&env.network, &address, &cluster_id, &me, endpoints).await {
+                        Ok(Joined::In { cluster_id, controller, peers }) => {
+                            tracing::info!(cluster = cluster_id, by = address, "joined a cluster");
+                            let founding = Founding { cluster_id, directory_id: directory_id.clone(), controller };
+                            return Ok(Arrived { founding, peers });
+                        }
+                        Ok(Joined::Refused(why)) => return Err(BrokerError::Cluster(why)),
+                        Ok(Joined::Unavailable(why)) => waiting.say(&why),
+                        Err(error) => waiting.say(&format!("{address}: {error}")),
+                    }
+                }
+                Step::Wait(why) => waiting.say(&why),
+            }
+            tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        }
+    }
+
+    /// This broker has a cluster: its groups can be reached from now on.
+    pub(super) fn begin(&self, identity: &Identity, node: &Arc<Node>) {
+        self.desk.change_me(|me| {
+            me.cluster_id = Some(identity.cluster_id.clone());
+            me.directory = DirectoryId(identity.directory());
+        });
+        let _ = self.desk.node.set(Arc::clone(node));
+        let groups = Some(Service::new(&identity.cluster_id, Arc::clone(node)));
+        self.services.send_replace(Services { groups, desk: Some(Arc::clone(&self.desk) as _) });
+    }
+
+    /// The broker is there as a whole: it can decide who joins.
+    pub(super) fn attend(&self, inner: &Arc<Inner>) {
+        let _ = self.desk.inner.set(Arc::downgrade(inner));
+    }
+}
+
+/// Says for what a broker waits: when that changes, and now and then.
+#[derive(Default)]
+struct Waiting {
+    said: Option<(String, Instant)>,
+}
+
+impl Waiting {
+    fn say(&mut self, why: &str) {
+        let is_new = self.said.as_ref().is_none_or(|(said, at)| said != why || at.elapsed() > SAY_AGAIN_AFTER);
+        if is_new {
+            tracing::info!(why, "waiting for the cluster");
+            self.said = Some((why.to_owned(), Instant::now()));
+        }
+    }
+}
+
+impl FrontDesk {
+    fn me(&self) -> Introduction {
+        self.me.lock().expect("no panic under the lock of an introduction").clone()
+    }
+
+    fn change_me(&self, change: impl FnOnce(&mut Introduction)) -> Introduction {
+        let mut me = self.me.lock().expect("no panic under the lock of an introduction");
+        change(&mut me);
+        me.clone()
+    }
+
+    fn inner(&self) -> Option<Arc<Inner>> {
+        self.inner.get().and_then(Weak::upgrade)
+    }
+
+    fn peers(&self, me: &Introduction) -> Vec<Peer> {
+        let mut peers = self.node.get().map(|node| node.peers().addresses()).unwrap_or_default();
+        peers.push((me.broker, me.address.clone()));
+        peers
+    }
+
+    /// A broker of this cluster says where it is now. What the controller does not know to be it is not believed.
+    fn meet(&self, from: &Introduction) {
+        let known = self.inner().and_then(|inner| {
+            inner.controller.read(|controller| controller.broker(from.broker).map(|broker| broker.directory))
+        });
+        if known.is_some_and(|directory| directory != from.directory) {
+            tracing::warn!(
+                broker = from.broker.0,
+                address = from.address,
+                "a broker comes with another data directory than the cluster knows it by, and is not listened to"
+            );
+            return;
+        }
+        if let Some(node) = self.node.get()
+            && let Err(error) = node.add_peer(from.broker, &from.address)
+        {
+            tracing::warn!(broker = from.broker.0, address = from.address, %error, "a broker's address cannot be used");
+        }
+    }
+}
+
+impl Desk for FrontDesk {
+    fn hello(&self, from: Introduction) -> Hello {
+        let me = self.me();
+        if me.cluster_id.is_some() && from.cluster_id == me.cluster_id && from.broker != me.broker {
+            self.meet(&from);
+        }
+        let peers = if me.cluster_id.is_some() { self.peers(&me) } else { Vec::new() };
+        Hello { me, peers }
+    }
+
+    fn join(&self, from: Introduction, endpoints: Endpoints) -> BoxFuture<'_, Joined> {
+        Box::pin(async move {
+            match self.inner() {
+                Some(inner) => inner.take_in(&self.me(), &from, &endpoints).await,
+                None => Joined::Unavailable("the broker that was asked is starting".to_owned()),
+            }
+        })
+    }
+
+    fn change(&self, version: RaftIndex, entry: bytes::Bytes) -> BoxFuture<'_, Changed> {
+        Box::pin(async move {
+            match self.inner() {
+                Some(inner) => inner.controller.propose(version, entry).await,
+                None => Changed::NotLeader,
+            }
+        })
+    }
+
+    fn barrier(&self) -> BoxFuture<'_, Option<RaftIndex>> {
+        Box::pin(async move { self.inner()?.controller.barrier() })
+    }
+}
+
+impl Inner {
+    /// Takes a broker with an empty data directory in.
+    async fn take_in(&self, me: &Introduction, from: &Introduction, endpoints: &Endpoints) -> Joined {
+        if from.cluster_name != me.cluster_name {
+            return Joined::Refused(format!(
+                "the cluster is called {:?}, but cluster.name is {:?}",
+                me.cluster_name, from.cluster_name
+            ));
+        }
+        let in_use = |broker: BrokerId| {
+            format!(
+                "broker {broker} is running with another data directory: give each broker an id of its own (broker.id)"
+            )
+        };
+        if from.broker == self.broker {
+            return Joined::Refused(in_use(from.broker));
+        }
+        let is_other = self
+            .controller
+            .read(|controller| controller.broker(from.broker).is_some_and(|known| known.directory != from.directory));
+        if is_other && self.among.as_ref().is_some_and(|node| node.is_alive(from.broker)) {
+            // It may have died a moment ago.
+            return Joined::Unavailable(in_use(from.broker));
+        }
+        let decide = |controller: &Controller| {
+            let joining = controller.decide_join(from.broker, from.directory, endpoints);
+            Ok::<_, Infallible>((joining.records, joining.forgotten))
+        };
+        match self.controller.change(decide).await {
+            Ok(forgotten) => {
+                if forgotten {
+                    tracing::warn!(
+                        broker = from.broker.0,
+                        "a broker comes back with an empty data directory: its replicas are rebuilt"
+                    );
+                } else {
+                    tracing::info!(broker = from.broker.0, address = from.address, "a broker joined");
+                }
+                self.meet_all();
+                let (controller, peers) = self.controller.read(|controller| {
+                    let replica = controller.broker(from.broker).and_then(|broker| broker.controller);
+                    let known = controller
+                        .brokers()
+                        .filter_map(|(id, broker)| Some((id, broker.endpoints.as_ref()?.cluster.clone())));
+                    (replica.map_or(FOUNDER, |replica| replica.incarnation), known.collect())
+                });
+                Joined::In { cluster_id: self.home.identity.cluster_id.clone(), controller, peers }
+            }
+            Err(error) => Joined::Unavailable(error.to_string()),
+        }
+    }
+
+    /// How the other brokers and clients reach this one.
+    pub(super) fn endpoints(&self) -> Endpoints {
+        self.endpoints.clone()
+    }
+
+    /// Takes note of the addresses that the controller has come to know since the last call.
+    pub(super) fn meet_all(&self) {
+        let Some(node) = &self.among else { return };
+        let known: Vec<Peer> = self.controller.read(|controller| {
+            let others = controller.brokers().filter(|(id, _)| *id != self.broker);
+            others.filter_map(|(id, broker)| Some((id, broker.endpoints.as_ref()?.cluster.clone()))).collect()
+        });
+        let mut met = self.met.lock().expect("no panic under the lock of addresses");
+        for (broker, address) in known {
+            // Where one has moved to is heard from itself before the controller knows.
+            if met.get(&broker) == Some(&address) {
+                continue;
+            }
+            if let Err(error) = node.add_peer(broker, &address) {
+                tracing::warn!(broker = broker.0, address, %error, "a broker's address cannot be used");
+            }
+            met.insert(broker, address);
+        }
+    }
+
+    /// Tells every seed and every broker that is known where this one is, and takes note of those that they know.
+    async fn introduce(&self, port: &Port) {
+        let Some(node) = &self.among else { return };
+        let me = port.desk.me();
+        let mut addresses: Vec<String> = me.seeds.clone();
+        addresses.extend(node.peers().addresses().into_iter().map(|(_, address)| address));
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.retain(|address| *address != me.address);
+        let hellos = addresses.iter().map(|address| calls::hello(&self.env.network, address, &me));
+        for hello in join_all(hellos).await.into_iter().flatten() {
+            if hello.me.cluster_id == me.cluster_id && hello.me.broker != me.broker {
+                port.desk.meet(&hello.me);
+            }
+        }
+    }
+
+    /// Waits until this broker knows what the cluster has decided, and has told it where it is.
+    ///
+    /// # Errors
+    /// If the cluster knows this broker by another data directory.
+    pub(super) async fn arrive(&self, port: &Port) -> Result<(), BrokerError> {
+        let mut waiting = Waiting::default();
+        let directory = DirectoryId(self.home.identity.directory());
+        loop {
+            self.introduce(port).await;
+            if self.controller.catch_up().await {
+                self.meet_all();
+                let known = self.controller.read(|controller| controller.broker(self.broker).map(|it| it.directory));
+                match known {
+                    Some(known) if known != directory => {
+                        return Err(BrokerError::Cluster(format!(
+                            "the cluster knows broker {} by another data directory, which took the place of this one: this one's data is old; \
+                             start with an empty directory",
+                            self.broker
+                        )));
+                    }
+                    _ => {}
+                }
+                let endpoints = self.endpoints();
+                let join = |controller: &Controller| {
+                    Ok::<_, Infallible>((controller.decide_join(self.broker, directory, &endpoints).records, ()))
+                };
+                match self.controller.change(join).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => waiting.say(&error.to_string()),
+                }
+            } else {
+                let why = match self.controller.leader() {
+                    None => "the controller has no leader: most of its brokers have to be there",
+                    Some(_) => "the controller's leader does not answer",
+                };
+                waiting.say(why);
+            }
+            tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The brokers as clients are told of them, and who leads what.
+
+use super::Context;
+use crate::ids::{BrokerId, PartitionId, Term};
+use crate::protocol::value::Text;
+
+/// A broker, as clients reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reachable {
+    /// Its id.
+    pub id: BrokerId,
+    /// Its host.
+    pub host: Text,
+    /// Its port.
+    pub port: i32,
+    /// Its rack.
+    pub rack: Option<Text>,
+}
+
+impl Context {
+    fn here(&self) -> Reachable {
+        Reachable {
+            id: self.broker,
+            host: self.advertised_host.as_str().into(),
+            port: self.advertised_port,
+            rack: self.rack.as_deref().map(Into::into),
+        }
+    }
+
+    /// A broker, if it has said how clients reach it.
+    #[must_use]
+    pub fn reachable(&self, broker: BrokerId) -> Option<Reachable> {
+        if broker == self.broker {
+            return Some(self.here());
+        }
+        self.controller.read(|controller| {
+            let endpoints = controller.broker(broker)?.endpoints.as_ref()?;
+            Some(Reachable {
+                id: broker,
+                host: endpoints.kafka_host.as_str().into(),
+                port: endpoints.kafka_port.into(),
+                rack: (!endpoints.rack.is_empty()).then(|| endpoints.rack.as_str().into()),
+            })
+        })
+    }
+
+    /// The brokers that are heard, this one among them, by id.
+    #[must_use]
+    pub fn brokers(&self) -> Vec<Reachable> {
+        let ids: Vec<BrokerId> = self.controller.read(|controller| controller.brokers().map(|(id, _)| id).collect());
+        ids.into_iter().filter(|id| self.is_alive(*id)).filter_map(|id| self.reachable(id)).collect()
+    }
+
+    /// Whether a broker is heard.
+    #[must_use]
+    pub fn is_alive(&self, broker: BrokerId) -> bool {
+        broker == self.broker || self.among.as_ref().is_some_and(|node| node.is_alive(broker))
+    }
+
+    /// Who leads a partition, as far as this broker knows, and in which term.
+    #[must_use]
+    pub fn leader(&self, id: PartitionId) -> Option<(BrokerId, Term)> {
+        if let Some(term) = self.replicas.get(id).and_then(|replica| replica.term()) {
+            return Some((self.broker, term));
+        }
+        // It has just been elected, or cannot serve now: nobody is sent here.
+        self.among.as_ref().and_then(|node| node.leader(id)).filter(|(leader, _)| *leader != self.broker)
+    }
+
+    /// Who leads a partition, for a client that asked the wrong broker (KIP-951): -1 if nobody is known to.
+    #[must_use]
+    pub fn leader_hint(&self, id: PartitionId) -> (i32, i32) {
+        self.leader(id).map_or((-1, -1), |(leader, term)| (leader.0, term.epoch()))
+    }
+
+    /// The broker to ask for what the controller decides; -1 if there is none now.
+    #[must_use]
+    pub fn controller_id(&self) -> i32 {
+        self.controller.leader().map_or(-1, |leader| leader.0)
+    }
+}
