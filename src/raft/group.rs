@@ -283,11 +283,6 @@ impl<M: Machine> Group<M> {
         drop(Runtime::scope(self.seed, self.raft.trigger().heartbeat()).await);
     }
 
-    /// Lets time decide whether to stand for election, or not: while its leader is in doubt.
-    pub fn set_ticks(&self, ticks: bool) {
-        self.raft.runtime_config().tick(ticks);
-    }
-
     /// The replica that this one follows, or itself if it leads. It may be gone.
     #[must_use]
     pub fn leader(&self) -> Option<ReplicaId> {
