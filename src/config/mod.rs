@@ -398,10 +398,7 @@ impl Config {
         if let Some(seed) = self.cluster.seeds.iter().find(|seed| seed.port == 0) {
             found.push(("cluster.seeds", format!("{seed} has no port")));
         }
-        let both_fixed = self.kafka.listen.port != 0 && self.admin.listen.as_ref() == Some(&self.kafka.listen);
-        if both_fixed {
-            found.push(("admin.listen", format!("{} is kafka.listen's address already", self.kafka.listen)));
-        }
+        found.extend(self.shared_addresses());
         if self.groups.session_timeout_max_ms < self.groups.session_timeout_min_ms {
             found.push((
                 "groups.session_timeout_max_ms",
@@ -429,6 +426,25 @@ impl Config {
                     self.limits.in_flight_bytes, self.limits.request_bytes
                 ),
             ));
+        }
+        found
+    }
+
+    /// Listeners whose address another one has.
+    fn shared_addresses(&self) -> Vec<(&'static str, String)> {
+        let cluster = (!self.cluster.seeds.is_empty()).then_some(&self.cluster.listen);
+        let all = [
+            ("kafka.listen", Some(&self.kafka.listen)),
+            ("cluster.listen", cluster),
+            ("admin.listen", self.admin.listen.as_ref()),
+        ];
+        let fixed = all.map(|(key, address)| (key, address.filter(|address| address.port != 0)));
+        let mut found = Vec::new();
+        for (at, (key, address)) in fixed.iter().enumerate() {
+            let Some(address) = address else { continue };
+            if let Some((other, _)) = fixed[..at].iter().find(|(_, taken)| *taken == Some(*address)) {
+                found.push((*key, format!("{address} is {other}'s address already")));
+            }
         }
         found
     }
