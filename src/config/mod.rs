@@ -280,6 +280,9 @@ const fn key(section: &'static str, name: &'static str, set: fn(&mut Config, &Gi
     Key { section, name, set }
 }
 
+/// The key that has no default once there are to be other brokers.
+const BROKER_ID: &str = "broker.id";
+
 /// More keys than this and nobody knows them all.
 const KEYS_MAX: usize = 40;
 const _: () = assert!(KEYS.len() <= KEYS_MAX);
@@ -351,9 +354,9 @@ impl Config {
         let mut config = Self::default();
         let (origins, mut problems) = read::read(sources, &mut config);
         if problems.is_empty() {
-            if !config.cluster.seeds.is_empty() && !origins.contains_key("broker.id") {
+            if !config.cluster.seeds.is_empty() && !origins.contains_key(BROKER_ID) {
                 let what = "must be set, and be another one on each broker, since cluster.seeds is set".to_owned();
-                problems.push(Problem { origin: Origin::Default, key: "broker.id".into(), what, suggestion: None });
+                problems.push(Problem { origin: Origin::Default, key: BROKER_ID.into(), what, suggestion: None });
             }
             problems.extend(config.validate().into_iter().map(|(key, what)| {
                 let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
