@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod client;
+pub mod cluster;
 pub mod completion;
 pub mod config;
 pub mod connect;
@@ -55,6 +56,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Cluster(cluster::Args),
     Topic(topic::Args),
     Group(group::Args),
     Produce(produce::Args),
@@ -77,6 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let exit = match cli.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
         Command::Topic(args) => topic::run(&args),
         Command::Group(args) => group::run(&args),
         Command::Produce(args) => produce::run(&args),
