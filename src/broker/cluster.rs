@@ -190,8 +190,9 @@ impl FrontDesk {
         peers
     }
 
-    /// A broker of this cluster says where it is now. What the controller does not know to be it is not believed.
-    fn meet(&self, from: &Introduction) {
+    /// A broker of this cluster says where it is now. What the controller does not know to be it is not believed: answers whether it knows it by another
+    /// directory.
+    fn meet(&self, from: &Introduction) -> bool {
         let known = self.inner().and_then(|inner| {
             inner.controller.read(|controller| controller.broker(from.broker).map(|broker| broker.directory))
         });
@@ -201,24 +202,24 @@ impl FrontDesk {
                 address = from.address,
                 "a broker comes with another data directory than the cluster knows it by, and is not listened to"
             );
-            return;
+            return true;
         }
         if let Some(node) = self.node.get()
             && let Err(error) = node.add_peer(from.broker, &from.address)
         {
             tracing::warn!(broker = from.broker.0, address = from.address, %error, "a broker's address cannot be used");
         }
+        false
     }
 }
 
 impl Desk for FrontDesk {
     fn hello(&self, from: Introduction) -> Hello {
         let me = self.me();
-        if me.cluster_id.is_some() && from.cluster_id == me.cluster_id && from.broker != me.broker {
-            self.meet(&from);
-        }
+        let is_ours = me.cluster_id.is_some() && from.cluster_id == me.cluster_id && from.broker != me.broker;
+        let superseded = is_ours && self.meet(&from);
         let peers = if me.cluster_id.is_some() { self.peers(&me) } else { Vec::new() };
-        Hello { me, peers }
+        Hello { me, peers, superseded }
     }
 
     fn join(&self, from: Introduction, endpoints: Endpoints) -> BoxFuture<'_, Joined> {
@@ -340,6 +341,9 @@ impl Inner {
                 }
                 Ok(hello) if hello.me.broker != me.broker => {
                     has_own = true;
+                    if hello.superseded {
+                        return Err(self.superseded());
+                    }
                     port.desk.meet(&hello.me);
                     heard_of.extend(hello.peers);
                 }
@@ -362,6 +366,14 @@ impl Inner {
         Ok(())
     }
 
+    fn superseded(&self) -> BrokerError {
+        BrokerError::Cluster(format!(
+            "the cluster knows broker {} by another data directory, which took the place of this one: this one's data is old; start with an \
+             empty directory",
+            self.broker
+        ))
+    }
+
     /// Waits until this broker knows what the cluster has decided, and has told it where it is.
     ///
     /// # Errors
@@ -376,11 +388,7 @@ impl Inner {
                 let known = self.controller.read(|controller| controller.broker(self.broker).map(|it| it.directory));
                 match known {
                     Some(known) if known != directory => {
-                        return Err(BrokerError::Cluster(format!(
-                            "the cluster knows broker {} by another data directory, which took the place of this one: this one's data is old; \
-                             start with an empty directory",
-                            self.broker
-                        )));
+                        return Err(self.superseded());
                     }
                     _ => {}
                 }
