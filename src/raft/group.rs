@@ -139,6 +139,16 @@ impl Members {
     }
 }
 
+impl Members {
+    /// Whether so many voters hold everything up to `index`, synced.
+    #[must_use]
+    pub fn is_held_by(&self, count: usize, index: RaftIndex) -> bool {
+        let holds = |replica: &ReplicaId| self.held.get(replica).copied().flatten() >= Some(index);
+        let voters: BTreeSet<ReplicaId> = self.voters.iter().flatten().copied().collect();
+        voters.iter().filter(|replica| holds(replica)).count() >= count
+    }
+}
+
 /// One Raft group, running.
 pub struct Group<M: Machine> {
     id: PartitionId,
