@@ -242,16 +242,7 @@ impl Inner {
             }
             _ => (Founding { cluster_id: ids.0, directory_id: ids.1, controller: FOUNDER }, Vec::new()),
         };
-        let (disk, name, boot_id) = (Arc::clone(&env.disk), config.cluster.name.clone(), env.boot_id.clone());
-        let (home, journal) = on_disk(&env.disk, Lane::Read, move || -> Result<_, BrokerError> {
-            let home = Home::open(Arc::clone(&disk), broker, &name, founding)?;
-            let journal = open_journal(&disk, &home)?;
-            if !home.lost_page_cache(&boot_id) {
-                home.record(LifeState::Running, &boot_id)?;
-            }
-            Ok((home, journal))
-        })
-        .await??;
+        let (home, journal) = move_in(&config, &env, founding).await?;
         let clean = home.last_life.as_ref().is_some_and(|life| life.state == LifeState::Clean);
         let metrics = Arc::new(Metrics::new(&api_names(), &error_names()));
         let home = Arc::new(home);
@@ -404,6 +395,21 @@ impl Inner {
             (Ok(()), Ok(())) => Err(DiskStopped.into()),
         }
     }
+}
+
+/// Opens the data directory, which is founded if it is empty, and its journal.
+async fn move_in(config: &Config, env: &Env, founding: Founding) -> Result<(Home, Arc<Journal>), BrokerError> {
+    let (disk, name, boot_id) = (Arc::clone(&env.disk), config.cluster.name.clone(), env.boot_id.clone());
+    let broker = config.broker.id;
+    on_disk(&env.disk, Lane::Read, move || -> Result<_, BrokerError> {
+        let home = Home::open(Arc::clone(&disk), broker, &name, founding)?;
+        let journal = open_journal(&disk, &home)?;
+        if !home.lost_page_cache(&boot_id) {
+            home.record(LifeState::Running, &boot_id)?;
+        }
+        Ok((home, journal))
+    })
+    .await?
 }
 
 /// Waits until the broker stops.
