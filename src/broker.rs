@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::cluster::Peer;
 use crate::config::Config;
 use crate::ids::{BASE64_URL, BrokerId, PartitionId, Term};
 use crate::log::disk::{Disk, Lane};
@@ -252,10 +253,7 @@ impl Inner {
         let among = port.map(|_| Arc::clone(&node));
         let mut tasks = JoinSet::new();
         if let Some(port) = port {
-            for (other, address) in known.iter().filter(|(other, _)| *other != broker) {
-                node.add_peer(*other, address)
-                    .map_err(|error| BrokerError::Cluster(format!("broker {other} at {address}: {error}")))?;
-            }
+            meet_first(&node, broker, &known)?;
             port.begin(&home.identity, &node);
             tasks.spawn(Arc::clone(&node).run());
         }
@@ -395,6 +393,15 @@ impl Inner {
             (Ok(()), Ok(())) => Err(DiskStopped.into()),
         }
     }
+}
+
+/// Takes note of the brokers that the one which took this broker in has named.
+fn meet_first(node: &Node, me: BrokerId, known: &[Peer]) -> Result<(), BrokerError> {
+    for (other, address) in known.iter().filter(|(other, _)| *other != me) {
+        node.add_peer(*other, address)
+            .map_err(|error| BrokerError::Cluster(format!("broker {other} at {address}: {error}")))?;
+    }
+    Ok(())
 }
 
 /// Opens the data directory, which is founded if it is empty, and its journal.
