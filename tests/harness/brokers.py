@@ -88,6 +88,9 @@ class Broker(ABC):
     def pause(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
 
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
 
 class Ottla(Broker):
     """`ottla serve`, configured by environment variables (OTTLA_<SECTION>_<KEY>)."""
@@ -156,6 +159,11 @@ class Ottla(Broker):
             process.kill()
             process.wait()
             raise BrokerFailed(f"still there {STOP_SECONDS} s after {sig.name}:\n{self.log()[-3000:]}") from None
+
+    def hit(self) -> None:
+        """kill -9, without waiting."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
 
     def kill(self) -> None:
         self.signalled(signal.SIGKILL)

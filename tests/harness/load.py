@@ -59,6 +59,8 @@ class Load:
         self.topic, self.partitions = topic, partitions
         self.pause_seconds = partitions / a_second if a_second else 0.0
         self.ledger = Ledger()
+        self.times = [array("d") for _ in range(partitions)]
+        """When each acknowledgement came, by partition."""
         self.stopping = threading.Event()
         self.abandoning = False
         config = {
@@ -94,10 +96,16 @@ class Load:
                 continue
             for partition, log in enumerate(logs):
                 self.send(producer, number, partition, log)
-            producer.poll(0)
-            time.sleep(self.pause_seconds)
+            self.rest(producer)
         while len(producer) and not self.abandoning and not self.ledger.fatal:
             producer.poll(0.1)
+
+    def rest(self, producer: Producer) -> None:
+        """Take acknowledgements until more may be sent."""
+        until = time.monotonic() + self.pause_seconds
+        producer.poll(0)
+        while (left := until - time.monotonic()) > 0:
+            producer.poll(left)
 
     def send(self, producer: Producer, number: int, partition: int, log: array) -> None:
         sequence = len(log)
@@ -109,6 +117,7 @@ class Load:
             else:
                 log[sequence] = message.offset()
                 self.ledger.acked += 1
+                self.times[partition].append(time.monotonic())
 
         producer.produce(self.topic, value(number, partition, sequence), partition=partition, on_delivery=delivered)
 

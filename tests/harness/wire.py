@@ -261,19 +261,24 @@ class Wire:
 
     def offset(self, topic: str, partition: int, when: int) -> int:
         """The offset at a timestamp, or at EARLIEST or LATEST (then the high watermark); -1 if there is none."""
-        body = struct.pack(">ii", -1, 1) + string(topic) + struct.pack(">iiq", 1, partition, when)
         deadline = time.monotonic() + RETRY_SECONDS
         while True:
-            answer = self.request(LIST_OFFSETS, 1, body)
-            answer.number("i")
-            answer.string()
-            _, _, code, _, offset = answer.take("iihqq")
+            code, offset = self.offset_once(topic, partition, when)
             if code not in LEADERLESS or time.monotonic() > deadline:
                 break
             time.sleep(0.1)
         if code:
             raise ValueError(f"ListOffsets of {topic}-{partition} answers {code}")
         return offset
+
+    def offset_once(self, topic: str, partition: int, when: int) -> tuple[int, int]:
+        """Asked once: (error code, offset)."""
+        body = struct.pack(">ii", -1, 1) + string(topic) + struct.pack(">iiq", 1, partition, when)
+        answer = self.request(LIST_OFFSETS, 1, body)
+        answer.number("i")
+        answer.string()
+        _, _, code, _, offset = answer.take("iihqq")
+        return code, offset
 
     def produce(self, topic: str, partition: int, batch: bytes, acks: int = -1) -> tuple[int, int]:
         """Write one batch: (error code, base offset)."""
