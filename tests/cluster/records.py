@@ -12,6 +12,7 @@ from harness.gaps import Gaps, longest
 from harness.load import Load
 from harness.routes import Routes
 from harness.table import render
+from harness.watch import Watch
 
 TOPIC, PARTITIONS, REPLICAS = "chaos", 64, 3
 SEGMENT_BYTES = 1 << 20
@@ -21,6 +22,7 @@ CALM_SECONDS = 3.0
 GAP_LIMIT = 15.0
 """A partition that acknowledges nothing for so long is out of service, whatever the machine has to do besides."""
 STRUCK, OTHERS, CALM = "led by the broker that was struck", "led by others", "before the fault"
+BACK = "all, from the broker's return on"
 
 
 @dataclass
@@ -46,6 +48,9 @@ class Rounds:
         self.whole()
         self.load = Load(cluster.bootstrap, TOPIC, PARTITIONS, PRODUCERS, settings.a_second // PRODUCERS).start()
         self.tail = check.Tail(cluster.bootstrap, TOPIC, PARTITIONS)
+        self.watch = Watch(cluster, TOPIC, PARTITIONS).start()
+        self.back_at = 0.0
+        """When the broker that was struck was started again."""
         self.gaps = Gaps()
         self.struck_leaders = 0
         self.rows: list[tuple[object, ...]] = []
@@ -91,10 +96,13 @@ class Rounds:
         time.sleep(1.0)
         ended = time.monotonic()
         kinds = {partition: STRUCK if partition in led else OTHERS for partition in range(PARTITIONS)}
-        worst = self.note(kinds, began, ended)
+        worst = self.note(kinds, began, max(self.back_at, began + 1.0))
+        worst += self.note(dict.fromkeys(range(PARTITIONS), BACK), max(self.back_at, began), ended)
         acked = self.load.ledger.acked - before
         self.rows.append((number, victim, len(led), what, f"{whole:.2f}", f"{ended - began:.1f}", acked))
         print(f"{clock()} round {number}: {what}, whole again after {whole:.2f} s; worst: {'; '.join(worst)}", flush=True)
+        if untold := self.watch.incomplete(began, ended):
+            print(f"  leaders not told, by broker: {untold}", flush=True)
         if self.tail.failure:
             raise self.tail.failure
 
@@ -103,14 +111,17 @@ class Rounds:
 
     def finish(self) -> bool:
         self.load.wait_acked(self.load.ledger.acked + PARTITIONS, 60)
-        ledger = self.load.finish()
+        ledger = self.load.finish(60)
         self.whole()
         bootstrap = self.cluster.bootstrap
         ends = check.ends(bootstrap, TOPIC, PARTITIONS)
         verdict = check.judge(ledger, check.scan(bootstrap, TOPIC, PARTITIONS), self.tail.finish(ends))
         if moved := [start for start in check.starts(bootstrap, TOPIC, PARTITIONS) if start]:
             verdict.count("early-delete", f"log start of a topic without a rule moved to {moved}")
-        for kind in (STRUCK, OTHERS):
+        self.watch.stop()
+        for wrong in self.watch.wrong:
+            verdict.count(*wrong.split(": ", 1))
+        for kind in (STRUCK, OTHERS, BACK):
             for gap in self.gaps.worst(kind, 20):
                 if gap.seconds > GAP_LIMIT:
                     verdict.count("availability-gap", f"partition {gap}")
@@ -123,6 +134,20 @@ class Rounds:
         if self.struck_leaders == 0:
             print("no fault struck a leader: this run has not seen what it is for")
         return not verdict.broken and not ledger.refused and self.struck_leaders > 0 and self.aims_met()
+
+    def explain(self) -> None:
+        """Say where the cluster stands, after a failure."""
+        left = self.load.left()
+        print(f"not acknowledged, by partition: {left}")
+        for number in self.cluster.ids:
+            try:
+                parts = self.cluster.view(TOPIC, number).parts
+                told = {at: (parts[at].code, parts[at].leader, parts[at].epoch, parts[at].isr) for at in left if at in parts}
+                print(f"broker {number} tells of these (error, leader, epoch, isr): {told}")
+                held = self.cluster.sizes(number, TOPIC)
+                print(f"broker {number} holds of these (bytes): {({at: held.get(at) for at in left})}", flush=True)
+            except Exception as failure:
+                print(f"broker {number}: {failure!r}", flush=True)
 
     def aims_met(self) -> bool:
         """Whether the gaps are as short as they should be, if that is asked for."""
@@ -138,6 +163,7 @@ class Kill(Rounds):
         self.cluster.brokers[victim].kill()
         away = self.draw.choice((0.0, 3.0))
         time.sleep(away)
+        self.back_at = time.monotonic()
         ready = self.cluster.brokers[victim].start()
         return f"killed, away {away:.0f} s, ready in {ready:.0f} ms"
 
@@ -156,6 +182,7 @@ class StopCont(Rounds):
     def strike(self, victim: int) -> str:
         self.cluster.brokers[victim].pause()
         time.sleep(3.0)
+        self.back_at = time.monotonic()
         self.cluster.brokers[victim].resume()
         return "stopped for 3 s"
 
@@ -169,7 +196,8 @@ class Rolling(Rounds):
     def strike(self, victim: int) -> str:
         began = time.monotonic()
         self.cluster.brokers[victim].stop()
-        stopped = (time.monotonic() - began) * 1000
+        self.back_at = time.monotonic()
+        stopped = (self.back_at - began) * 1000
         ready = self.cluster.brokers[victim].start()
         return f"stopped in {stopped:.0f} ms, ready in {ready:.0f} ms"
 
@@ -182,6 +210,7 @@ class All(Rounds):
             broker.hit()
         for broker in self.cluster.brokers.values():
             broker.kill()
+        self.back_at = time.monotonic()
         order = self.draw.sample(self.cluster.ids, len(self.cluster.ids))
         ready = self.cluster.start(*order, apart=self.draw.choice((0.0, 1.0)))
         return f"all killed, back as {order}, ready in {', '.join(f'{ms:.0f}' for ms in ready.values())} ms"

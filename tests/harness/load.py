@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -139,9 +140,15 @@ class Load:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self.threads):
             self.abandon()
-            left = self.ledger.sent - self.ledger.acked
-            raise TimeoutError(f"{left} records are still not acknowledged after {seconds:.0f} s")
+            raise TimeoutError(f"not acknowledged after {seconds:.0f} s: {self.left()} (records by partition)")
         return self.ledger
+
+    def left(self) -> dict[int, int]:
+        """How many records of each partition are not acknowledged, of those partitions where there are any."""
+        counts = Counter[int]()
+        for (_, partition), offsets in self.ledger.offsets.items():
+            counts[partition] += offsets.count(UNACKED)
+        return {partition: count for partition, count in sorted(counts.items()) if count}
 
     def abandon(self) -> Ledger:
         """Stop sending at once, and drop what is not acknowledged: nothing is sent after this returns."""

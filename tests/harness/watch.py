@@ -1,0 +1,73 @@
+"""Asks every broker for the leaders of a topic, on and on: what clients are told while brokers come and go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from .cluster import Cluster
+from .routes import Routes
+
+EVERY_SECONDS = 0.1
+
+
+@dataclass
+class Told:
+    """What one broker told at one moment."""
+
+    at: float
+    leaders: dict[int, int]
+    epochs: dict[int, int]
+
+
+@dataclass
+class Watch:
+    """Runs in a thread for each broker, until stopped."""
+
+    cluster: Cluster
+    topic: str
+    partitions: int
+    wrong: list[str] = field(default_factory=list)
+
+    def start(self) -> Watch:
+        self.told: dict[int, list[Told]] = {number: [] for number in self.cluster.ids}
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(number,), daemon=True) for number in self.cluster.ids]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def run(self, number: int) -> None:
+        epochs: dict[int, int] = {}
+        while not self.stopping.is_set():
+            try:
+                with Routes(self.cluster.brokers[number].bootstrap, timeout=2.0) as routes:
+                    while not self.stopping.wait(EVERY_SECONDS):
+                        self.look(number, routes, epochs)
+            except OSError:
+                self.stopping.wait(EVERY_SECONDS)
+
+    def look(self, number: int, routes: Routes, epochs: dict[int, int]) -> None:
+        view = routes.view(self.topic)
+        told = Told(time.monotonic(), view.leaders(), {at: part.epoch for at, part in view.parts.items() if part.code == 0})
+        for partition, epoch in told.epochs.items():
+            if epoch < epochs.get(partition, 0):
+                self.wrong.append(f"epoch-regress: broker {number} tells epoch {epoch} of partition {partition}, after {epochs[partition]}")
+            epochs[partition] = max(epoch, epochs.get(partition, 0))
+        self.told[number].append(told)
+
+    def incomplete(self, begin: float, end: float) -> dict[int, str]:
+        """For each broker: how long, from a moment on, it left out leaders, and of how many partitions at most."""
+        found = {}
+        for number, answers in self.told.items():
+            short = [told for told in answers if begin <= told.at <= end and len(told.leaders) < self.partitions]
+            if short:
+                most = self.partitions - min(len(told.leaders) for told in short)
+                found[number] = f"{most} at most, from {short[0].at - begin:+.1f} to {short[-1].at - begin:+.1f} s"
+        return found
+
+    def stop(self) -> None:
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(5)
