@@ -109,6 +109,19 @@ def rebuilt(cluster: Cluster, ledger: Ledger, number: int) -> None:
     all_there(cluster, ledger, "all back")
 
 
+def one_lost_when_all_restart(cluster: Cluster, ledger: Ledger, number: int, order: list[int]) -> None:
+    """All are restarted at once, one of them without its directory: it joins the others and founds nothing."""
+    before = agree(cluster)
+    for broker in cluster.brokers.values():
+        broker.kill()
+    cluster.wipe(number)
+    cluster.start(*order)
+    expect("the cluster's id", agree(cluster), before)
+    cluster.wait_caught_up(number, TOPIC, PARTITIONS)
+    in_sync(cluster)
+    all_there(cluster, ledger, f"all restarted as {order}, broker {number} without its data")
+
+
 def refused(broker: Ottla, words: str) -> str:
     """Start a broker that must not come up: it exits with an error, or waits and says why; in its own words."""
     try:
@@ -143,7 +156,7 @@ def strangers_refused(cluster: Cluster, ledger: Ledger) -> None:
     lost = Ottla(foreign.brokers[3].data_dir, **cluster.brokers[3].settings)
     lost.log_file = cluster.home / "log-foreign"
     lost.port = cluster.brokers[3].port
-    say(f"a directory of another cluster: {refused(lost, 'cluster')}")
+    say(f"a directory of another cluster: {refused(lost, 'another cluster')}")
     cluster.start(3)
     agree(cluster)
     cluster.wait_caught_up(3, TOPIC, PARTITIONS)
@@ -178,6 +191,8 @@ def run(home: Path, port: int, settings: Settings) -> bool:
         ledger = write(cluster)
         all_there(cluster, ledger, "written")
         rebuilt(cluster, ledger, settings.draw.choice(cluster.ids))
+        for order in ([1, 2, 3], [3, 2, 1]):
+            one_lost_when_all_restart(cluster, ledger, 1, order)
         strangers_refused(cluster, ledger)
         # The seeds name the ports of old, so it is one of those that stay that is asked.
         moved(cluster, ledger, 2)
