@@ -14,7 +14,7 @@ from harness.routes import Routes
 from harness.table import render
 from harness.watch import Watch
 
-TOPIC, PARTITIONS, REPLICAS = "chaos", 64, 3
+TOPIC, REPLICAS = "chaos", 3
 SEGMENT_BYTES = 1 << 20
 PRODUCERS = 2
 CALM_SECONDS = 3.0
@@ -30,6 +30,7 @@ class Settings:
     """What the command line says."""
 
     rounds: int
+    partitions: int
     a_second: int
     draw: random.Random
     aims: bool
@@ -40,15 +41,16 @@ class Rounds:
 
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self.cluster, self.settings, self.draw = cluster, settings, settings.draw
+        self.partitions = settings.partitions
         ready = cluster.start()
         print(f"ready after {', '.join(f'{ms:.0f}' for ms in ready.values())} ms", flush=True)
         with Routes(cluster.bootstrap) as routes:
             configs = {"segment_bytes": str(SEGMENT_BYTES), "retention_ms": "-1"}
-            routes.create_topic(TOPIC, PARTITIONS, REPLICAS, **configs)
+            routes.create_topic(TOPIC, self.partitions, REPLICAS, **configs)
         self.whole()
-        self.load = Load(cluster.bootstrap, TOPIC, PARTITIONS, PRODUCERS, settings.a_second // PRODUCERS).start()
-        self.tail = check.Tail(cluster.bootstrap, TOPIC, PARTITIONS)
-        self.watch = Watch(cluster, TOPIC, PARTITIONS).start()
+        self.load = Load(cluster.bootstrap, TOPIC, self.partitions, PRODUCERS, settings.a_second // PRODUCERS).start()
+        self.tail = check.Tail(cluster.bootstrap, TOPIC, self.partitions)
+        self.watch = Watch(cluster, TOPIC, self.partitions).start()
         self.back_at = 0.0
         """When the broker that was struck was started again."""
         self.gaps = Gaps()
@@ -59,15 +61,15 @@ class Rounds:
         """Wait until every broker has what its peers had."""
         began = time.monotonic()
         for number in self.cluster.ids:
-            self.cluster.wait_caught_up(number, TOPIC, PARTITIONS)
+            self.cluster.wait_caught_up(number, TOPIC, self.partitions)
         return time.monotonic() - began
 
     def calm(self) -> dict[int, int]:
         """Let the load run undisturbed, up to a random moment; who leads then."""
         began, before = time.monotonic(), self.load.ledger.acked
-        self.load.wait_acked(before + PARTITIONS, 60)
+        self.load.wait_acked(before + self.partitions, 60)
         time.sleep(CALM_SECONDS + self.draw.uniform(0, 0.4))
-        self.note(dict.fromkeys(range(PARTITIONS), CALM), began + 1, time.monotonic())
+        self.note(dict.fromkeys(range(self.partitions), CALM), began + 1, time.monotonic())
         return self.cluster.view(TOPIC).leaders()
 
     def note(self, kinds: dict[int, str], begin: float, end: float) -> list[str]:
@@ -95,9 +97,9 @@ class Rounds:
         # What the return of a broker disturbs shows a moment later.
         time.sleep(1.0)
         ended = time.monotonic()
-        kinds = {partition: STRUCK if partition in led else OTHERS for partition in range(PARTITIONS)}
+        kinds = {partition: STRUCK if partition in led else OTHERS for partition in range(self.partitions)}
         worst = self.note(kinds, began, max(self.back_at, began + 1.0))
-        worst += self.note(dict.fromkeys(range(PARTITIONS), BACK), max(self.back_at, began), ended)
+        worst += self.note(dict.fromkeys(range(self.partitions), BACK), max(self.back_at, began), ended)
         acked = self.load.ledger.acked - before
         self.rows.append((number, victim, len(led), what, f"{whole:.2f}", f"{ended - began:.1f}", acked))
         print(f"{clock()} round {number}: {what}, whole again after {whole:.2f} s; worst: {'; '.join(worst)}", flush=True)
@@ -110,13 +112,13 @@ class Rounds:
         return self.draw.choice(self.cluster.ids)
 
     def finish(self) -> bool:
-        self.load.wait_acked(self.load.ledger.acked + PARTITIONS, 60)
+        self.load.wait_acked(self.load.ledger.acked + self.partitions, 60)
         ledger = self.load.finish(60)
         self.whole()
         bootstrap = self.cluster.bootstrap
-        ends = check.ends(bootstrap, TOPIC, PARTITIONS)
-        verdict = check.judge(ledger, check.scan(bootstrap, TOPIC, PARTITIONS), self.tail.finish(ends))
-        if moved := [start for start in check.starts(bootstrap, TOPIC, PARTITIONS) if start]:
+        ends = check.ends(bootstrap, TOPIC, self.partitions)
+        verdict = check.judge(ledger, check.scan(bootstrap, TOPIC, self.partitions), self.tail.finish(ends))
+        if moved := [start for start in check.starts(bootstrap, TOPIC, self.partitions) if start]:
             verdict.count("early-delete", f"log start of a topic without a rule moved to {moved}")
         self.watch.stop()
         for wrong in self.watch.wrong:
@@ -139,13 +141,14 @@ class Rounds:
         """Say where the cluster stands, after a failure."""
         left = self.load.left()
         print(f"not acknowledged, by partition: {left}")
+        most = sorted(left, key=lambda at: -left[at])[:8]
         for number in self.cluster.ids:
             try:
                 parts = self.cluster.view(TOPIC, number).parts
-                told = {at: (parts[at].code, parts[at].leader, parts[at].epoch, parts[at].isr) for at in left if at in parts}
-                print(f"broker {number} tells of these (error, leader, epoch, isr): {told}")
+                told = {at: (parts[at].code, parts[at].leader, parts[at].epoch, parts[at].isr) for at in most if at in parts}
+                print(f"broker {number} tells of the worst (error, leader, epoch, isr): {told}")
                 held = self.cluster.sizes(number, TOPIC)
-                print(f"broker {number} holds of these (bytes): {({at: held.get(at) for at in left})}", flush=True)
+                print(f"broker {number} holds of the worst (bytes): {({at: held.get(at) for at in most})}", flush=True)
             except Exception as failure:
                 print(f"broker {number}: {failure!r}", flush=True)
 
