@@ -199,15 +199,16 @@ class Routes:
             brokers[number] = f"{host}:{port}"
         return cluster, controller, brokers
 
-    def coordinator(self, group: str) -> int:
-        """The broker that coordinates a group; waits until there is one."""
+    def coordinator(self, group: str) -> tuple[int, str]:
+        """The broker that coordinates a group, and its address; waits until there is one."""
         deadline = time.monotonic() + LOOK_SECONDS
         while True:
             answer = self.any().request(FIND_COORDINATOR, 1, string(group) + struct.pack(">b", COORDINATOR_OF_GROUP))
             _, code = answer.take("ih")
             nullable(answer)
             if code == 0:
-                return answer.number("i")
+                number, host, port = answer.number("i"), answer.string(), answer.number("i")
+                return number, f"{host}:{port}"
             if time.monotonic() > deadline:
                 raise ValueError(f"FindCoordinator of {group} answers {code}")
             time.sleep(0.05)

@@ -19,8 +19,9 @@ CREATE_TOPICS, INCREMENTAL_ALTER_CONFIGS, CONSUMER_GROUP_DESCRIBE = 19, 44, 69
 OFFSET_OUT_OF_RANGE, CORRUPT_MESSAGE, UNKNOWN_TOPIC, TOPIC_EXISTS, KAFKA_STORAGE_ERROR = 1, 2, 3, 36, 56
 LEADERLESS = (3, 5, 6)
 """Codes of a broker that has just started: unknown partition, leader not available, not the leader."""
-COORDINATORLESS = (14, 15, 16)
-"""Codes of a broker that has just started: coordinator loading, not available, not the coordinator."""
+COORDINATORLESS = (14, 15)
+"""Codes of a broker that has just started: coordinator loading, not available."""
+NOT_COORDINATOR = 16
 RETRY_SECONDS = 30.0
 LATEST, EARLIEST = -1, -2
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -127,6 +128,10 @@ def uvarint(value: int) -> bytes:
 def compact(text: str) -> bytes:
     """A string in the versions with tagged fields."""
     return uvarint(len(text.encode()) + 1) + text.encode()
+
+
+class NotCoordinator(ValueError):
+    """Another broker coordinates the group."""
 
 
 class Reader:
@@ -321,6 +326,8 @@ class Wire:
             if not codes & set(COORDINATORLESS) or time.monotonic() > deadline:
                 break
             time.sleep(0.002)
+        if NOT_COORDINATOR in codes:
+            raise NotCoordinator(f"OffsetFetch of {group} answers {codes}")
         if codes != {0}:
             raise ValueError(f"OffsetFetch of {group} answers {codes}")
         return offsets
@@ -334,6 +341,8 @@ class Wire:
             if code not in COORDINATORLESS or time.monotonic() > deadline:
                 break
             time.sleep(0.01)
+        if code == NOT_COORDINATOR:
+            raise NotCoordinator(f"DescribeGroups of {group}")
         if code:
             raise ValueError(f"DescribeGroups of {group} answers {code}")
         answer.string()
@@ -361,6 +370,8 @@ class Wire:
                 break
             time.sleep(0.01)
         message = answer.compact()
+        if code == NOT_COORDINATOR:
+            raise NotCoordinator(f"ConsumerGroupDescribe of {group}")
         if code:
             raise ValueError(f"ConsumerGroupDescribe of {group} answers {code}: {message}")
         answer.compact()
