@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness import check
 from harness.cluster import Cluster
+from harness.fresh import Fresh
 from harness.gaps import Gaps, longest
 from harness.load import Load
 from harness.routes import Routes
@@ -42,6 +43,14 @@ class Rounds:
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self.cluster, self.settings, self.draw = cluster, settings, settings.draw
         self.partitions = settings.partitions
+        self.load: Load | None = None
+        self.gaps = Gaps()
+        self.struck_leaders = 0
+        self.rows: list[tuple[object, ...]] = []
+
+    def start(self) -> None:
+        """Start the cluster, the load, and those who watch."""
+        cluster, settings = self.cluster, self.settings
         ready = cluster.start()
         print(f"ready after {', '.join(f'{ms:.0f}' for ms in ready.values())} ms", flush=True)
         with Routes(cluster.bootstrap) as routes:
@@ -51,11 +60,12 @@ class Rounds:
         self.load = Load(cluster.bootstrap, TOPIC, self.partitions, PRODUCERS, settings.a_second // PRODUCERS).start()
         self.tail = check.Tail(cluster.bootstrap, TOPIC, self.partitions)
         self.watch = Watch(cluster, TOPIC, self.partitions).start()
+        self.fresh = Fresh(cluster, self.load, self.partitions).start()
         self.back_at = 0.0
         """When the broker that was struck was started again."""
-        self.gaps = Gaps()
-        self.struck_leaders = 0
-        self.rows: list[tuple[object, ...]] = []
+
+    def remove(self) -> None:
+        """Stop what is not the cluster itself."""
 
     def whole(self) -> float:
         """Wait until every broker has what its peers had."""
@@ -121,7 +131,9 @@ class Rounds:
         if moved := [start for start in check.starts(bootstrap, TOPIC, self.partitions) if start]:
             verdict.count("early-delete", f"log start of a topic without a rule moved to {moved}")
         self.watch.stop()
-        for wrong in self.watch.wrong:
+        self.fresh.stop()
+        print(f"\n{self.fresh}")
+        for wrong in self.watch.wrong + self.fresh.wrong:
             verdict.count(*wrong.split(": ", 1))
         for kind in (STRUCK, OTHERS, BACK):
             for gap in self.gaps.worst(kind, 20):
@@ -139,6 +151,8 @@ class Rounds:
 
     def explain(self) -> None:
         """Say where the cluster stands, after a failure."""
+        if self.load is None:
+            return
         left = self.load.left()
         print(f"not acknowledged, by partition: {left}")
         most = sorted(left, key=lambda at: -left[at])[:8]

@@ -62,6 +62,9 @@ class Load:
         self.ledger = Ledger()
         self.times = [array("d") for _ in range(partitions)]
         """When each acknowledgement came, by partition."""
+        self.ends = [array("q") for _ in range(partitions)]
+        """What came behind all that was acknowledged then."""
+        self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.abandoning = False
         config = {
@@ -118,7 +121,9 @@ class Load:
             else:
                 log[sequence] = message.offset()
                 self.ledger.acked += 1
-                self.times[partition].append(time.monotonic())
+                with self.lock:
+                    self.ends[partition].append(max([message.offset() + 1, *self.ends[partition][-1:]]))
+                    self.times[partition].append(time.monotonic())
 
         producer.produce(self.topic, value(number, partition, sequence), partition=partition, on_delivery=delivered)
 
