@@ -160,9 +160,7 @@ class Rounds:
             try:
                 parts = self.cluster.view(TOPIC, number).parts
                 told = {at: (parts[at].code, parts[at].leader, parts[at].epoch, parts[at].isr) for at in most if at in parts}
-                print(f"broker {number} tells of the worst (error, leader, epoch, isr): {told}")
-                held = self.cluster.sizes(number, TOPIC)
-                print(f"broker {number} holds of the worst (bytes): {({at: held.get(at) for at in most})}", flush=True)
+                print(f"broker {number} tells of the worst (error, leader, epoch, isr): {told}", flush=True)
             except Exception as failure:
                 print(f"broker {number}: {failure!r}", flush=True)
 

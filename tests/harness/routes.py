@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from .wire import CREATE_TOPICS, LEADERLESS, METADATA, Reader, Wire, string
 
-FIND_COORDINATOR, DESCRIBE_LOG_DIRS, DESCRIBE_CLUSTER = 10, 35, 60
+FIND_COORDINATOR, DESCRIBE_CLUSTER = 10, 60
 COORDINATOR_OF_GROUP = 0
 TOPIC_EXISTS = 36
 LOOK_SECONDS = 30.0
@@ -164,24 +164,6 @@ class Routes:
                 raise ValueError(f"ListOffsets of {topic}-{partition} at {address} answers {code}")
             time.sleep(0.05)
             address = self.leader(topic, partition, anew=True)
-
-    def sizes(self, topic: str) -> dict[int, int]:
-        """How many bytes the first broker holds of each partition of a topic."""
-        answer = self.any().request(DESCRIBE_LOG_DIRS, 1, struct.pack(">i", -1))
-        answer.number("i")
-        sizes = {}
-        for _ in range(answer.number("i")):
-            code = answer.number("h")
-            if code:
-                raise ValueError(f"DescribeLogDirs answers {code}")
-            answer.string()
-            for _ in range(answer.number("i")):
-                name = answer.string()
-                for _ in range(answer.number("i")):
-                    index, size, _lag, _future = answer.take("iqq?")
-                    if name == topic:
-                        sizes[index] = size
-        return sizes
 
     def cluster(self) -> tuple[str, int, dict[int, str]]:
         """DescribeCluster, from the first broker: the cluster's id, its controller, its brokers."""
