@@ -6,6 +6,7 @@ import bisect
 import struct
 import threading
 import time
+from array import array
 from dataclasses import dataclass, field
 
 from .cluster import Cluster
@@ -62,15 +63,14 @@ class Fresh:
                 answers.refused += 1
                 continue
             answers.led += 1
-            if code or end < ends[partition]:
+            if is_stale(code, end, ends[partition]):
                 place = f"broker {number} answers {ask.__name__} of partition {partition} with {end} (error {code})"
                 late = f"{ends[partition]} were acknowledged before it was asked, {time.monotonic() - asked:.3f} s before its answer"
                 self.wrong.append(f"stale-read: {place}: {late} ({time.strftime('%H:%M:%S', time.gmtime())})")
 
     def end_at(self, partition: int, moment: float) -> int:
         """How far the partition was acknowledged by then."""
-        times, ends = self.load.times[partition], self.load.ends[partition]
-        return ends[min(len(ends), bisect.bisect_right(times, moment)) - 1] if ends else 0
+        return end_known(self.load.times[partition], self.load.ends[partition], moment)
 
     def stop(self) -> None:
         self.stopping.set()
@@ -80,6 +80,17 @@ class Fresh:
     def __str__(self) -> str:
         told = [f"{n} {ask.__name__} {a.led}/{a.refused}/{a.silent}" for (n, ask), a in self.answers.items()]
         return f"asked for ends (broker, how, led/refused/silent): {', '.join(told)}"
+
+
+def end_known(times: array, ends: array, moment: float) -> int:
+    """How far a partition was acknowledged at a moment, given when each acknowledgement came, and how far it was then."""
+    known = min(len(ends), bisect.bisect_right(times, moment))
+    return ends[known - 1] if known else 0
+
+
+def is_stale(code: int, end: int, acked: int) -> bool:
+    """Whether an answer that is no refusal leaves out what was acknowledged before it was asked."""
+    return code == OFFSET_OUT_OF_RANGE or end < acked
 
 
 def list_offsets(wire: Wire, topic: str, ends: list[int]) -> dict[int, tuple[int, int]]:

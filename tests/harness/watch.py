@@ -51,10 +51,7 @@ class Watch:
     def look(self, number: int, routes: Routes, epochs: dict[int, int]) -> None:
         view = routes.view(self.topic)
         told = Told(time.monotonic(), view.leaders(), {at: part.epoch for at, part in view.parts.items() if part.code == 0})
-        for partition, epoch in told.epochs.items():
-            if epoch < epochs.get(partition, 0):
-                self.wrong.append(f"epoch-regress: broker {number} tells epoch {epoch} of partition {partition}, after {epochs[partition]}")
-            epochs[partition] = max(epoch, epochs.get(partition, 0))
+        self.wrong += [f"leader-epoch-regress: broker {number} tells {back}" for back in went_back(epochs, told.epochs)]
         self.told[number].append(told)
 
     def incomplete(self, begin: float, end: float) -> dict[int, str]:
@@ -71,3 +68,13 @@ class Watch:
         self.stopping.set()
         for thread in self.threads:
             thread.join(5)
+
+
+def went_back(highest: dict[int, int], epochs: dict[int, int]) -> list[str]:
+    """Leader epochs that are lower than one that was told before; takes note of those that are higher."""
+    wrong = []
+    for partition, epoch in epochs.items():
+        if epoch < highest.get(partition, 0):
+            wrong.append(f"epoch {epoch} of partition {partition}, after {highest[partition]}")
+        highest[partition] = max(epoch, highest.get(partition, 0))
+    return wrong
