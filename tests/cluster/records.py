@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness import check
 from harness.cluster import Cluster
 from harness.fresh import Fresh
-from harness.gaps import Gaps, longest
+from harness.gaps import Gap, Gaps, longest
 from harness.load import Load
 from harness.routes import Routes
 from harness.table import render
@@ -23,6 +23,7 @@ CALM_SECONDS = 3.0
 GAP_LIMIT = 15.0
 """A partition that acknowledges nothing for so long is out of service, whatever the machine has to do besides."""
 STRUCK, OTHERS, CALM = "led by the broker that was struck", "led by others", "before the fault"
+ELECTED = "until a new leader is told"
 BACK = "all, from the broker's return on"
 
 
@@ -110,6 +111,9 @@ class Rounds:
         kinds = {partition: STRUCK if partition in led else OTHERS for partition in range(self.partitions)}
         worst = self.note(kinds, began, max(self.back_at, began + 1.0))
         worst += self.note(dict.fromkeys(range(self.partitions), BACK), max(self.back_at, began), ended)
+        for partition in led:
+            if (told := self.watch.until_led(partition, began, ended)) is not None:
+                self.gaps.add(ELECTED, Gap(partition, told, 0.0))
         acked = self.load.ledger.acked - before
         self.rows.append((number, victim, len(led), what, f"{whole:.2f}", f"{ended - began:.1f}", acked))
         print(f"{clock()} round {number}: {what}, whole again after {whole:.2f} s; worst: {'; '.join(worst)}", flush=True)
@@ -120,7 +124,7 @@ class Rounds:
 
     def victim(self, _number: int, leaders: dict[int, int]) -> int:
         """Who is struck: whoever leads most is so most often."""
-        return leaders[self.draw.randrange(self.partitions)]
+        return self.draw.choice([leader for _, leader in sorted(leaders.items())] or self.cluster.ids)
 
     def finish(self) -> bool:
         self.load.wait_acked(self.load.ledger.acked + self.partitions, 60)

@@ -54,6 +54,17 @@ class Watch:
         self.wrong += [f"leader-epoch-regress: broker {number} tells {back}" for back in went_back(epochs, told.epochs)]
         self.told[number].append(told)
 
+    def until_led(self, partition: int, begin: float, end: float) -> float | None:
+        """How long after `begin` somebody told a leader of a higher epoch than anybody had told before; none if nobody did until `end`."""
+        before = max((told.epochs.get(partition, 0) for all in self.told.values() for told in all if told.at < begin), default=0)
+        after = [
+            told.at
+            for all in self.told.values()
+            for told in all
+            if begin <= told.at <= end and partition in told.leaders and told.epochs[partition] > before
+        ]
+        return min(after) - begin if after else None
+
     def incomplete(self, begin: float, end: float) -> dict[int, str]:
         """For each broker: how long, from a moment on, it left out leaders, and of how many partitions at most."""
         found = {}
