@@ -145,7 +145,11 @@ impl World {
             Bug::SyncIsNoop => state.disk.set_sync_is_noop(true),
             Bug::DirSyncIsNoop => state.disk.set_dir_sync_is_noop(true),
             Bug::AckBeforeSync => {
-                state.adjust = Arc::new(|config| config.broker.durability = Durability::PageCache);
+                let before = Arc::clone(&state.adjust);
+                state.adjust = Arc::new(move |config| {
+                    before(config);
+                    config.broker.durability = Durability::PageCache;
+                });
             }
             Bug::OnlyNewestFileSynced | Bug::RecoveredTailNotSynced => {}
         }

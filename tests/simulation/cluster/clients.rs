@@ -18,10 +18,9 @@ use super::story::BROKERS;
 use crate::client::{Client, Lost};
 use crate::draw;
 use crate::history::Shared;
-use crate::workload::Topic;
 
 /// The topic of these runs.
-pub const TOPIC: Topic = Topic { name: "replicated", partitions: 3 };
+pub const TOPIC: &str = "replicated";
 /// A connection or an answer that does not come within this is lost.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// Batches that a producer has in flight: as many as Kafka allows an idempotent one.
@@ -40,6 +39,8 @@ pub struct Stage {
     pub evidence: Evidence,
     /// The brokers.
     pub room: Room,
+    /// How many partitions the topic has.
+    pub partitions: i32,
 }
 
 /// A leader, found.
@@ -68,7 +69,7 @@ impl Stage {
     }
 
     async fn metadata(&self, client: &mut Client) -> Result<MetadataResponse, Lost> {
-        let topics = vec![MetadataRequestTopic { name: Some(TOPIC.name.into()), ..Default::default() }];
+        let topics = vec![MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() }];
         let request = MetadataRequest { topics: Some(topics), allow_auto_topic_creation: false, ..Default::default() };
         let response = client.call(VERSION_METADATA, &request).await?;
         let mut seen = self.evidence.lock();
@@ -101,8 +102,8 @@ impl Stage {
             let mut client = self.anybody(turn).await;
             let configs = vec![CreatableTopicConfig { name: "segment.bytes".into(), value: Some("1048576".into()) }];
             let topic = CreatableTopic {
-                name: TOPIC.name.into(),
-                num_partitions: TOPIC.partitions,
+                name: TOPIC.into(),
+                num_partitions: self.partitions,
                 replication_factor: 3,
                 configs,
                 ..Default::default()
@@ -243,7 +244,7 @@ impl Producer {
 
     fn request(&self, batch: &Batch) -> ProduceRequest {
         let data = PartitionProduceData { index: self.partition, records: Some(batch.bytes.clone().into()) };
-        let topic = TopicProduceData { name: TOPIC.name.into(), partition_data: vec![data], ..Default::default() };
+        let topic = TopicProduceData { name: TOPIC.into(), partition_data: vec![data], ..Default::default() };
         ProduceRequest { acks: -1, timeout_ms: 1_500, topic_data: vec![topic], ..Default::default() }
     }
 

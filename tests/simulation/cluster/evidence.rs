@@ -27,6 +27,8 @@ pub struct Seen {
     pub broken: Vec<String>,
     /// Answers of leaders that were compared with what was known.
     pub compared: u64,
+    /// What the replicas lack to be the same, at last.
+    pub waits_for: Option<String>,
     /// Refusals by brokers that did not lead.
     pub redirected: u64,
 }

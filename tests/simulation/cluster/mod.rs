@@ -3,6 +3,7 @@
 //! A run is a seed and a kind of faults. The story is drawn from the seed; all is well in the end, and then every acknowledged record must be there, once, in
 //! order, on every replica, and nobody may ever have been told less than was known. `OTTLA_SIM_SEEDS` sets which seeds are tried.
 
+mod bugs;
 mod clients;
 mod evidence;
 mod readers;
@@ -14,12 +15,13 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clients::{Producer, Stage, TOPIC};
+use clients::{Producer, Stage};
 use evidence::Evidence;
 use room::{Room, Struck};
 use story::{BROKERS, Scene};
 use tokio::task::JoinSet;
 
+use crate::bugs::Bug;
 use crate::history::Shared;
 
 /// Simulated time that a run may take beside its story.
@@ -31,6 +33,9 @@ struct Plan {
     seed: u64,
     story: Vec<Scene>,
     value_bytes: usize,
+    partitions: i32,
+    /// Planted bugs, and in which brokers.
+    bugs: Vec<(usize, Bug)>,
 }
 
 /// What a run came to.
@@ -50,7 +55,13 @@ struct Outcome {
 fn run(plan: &Plan) -> Outcome {
     crate::panics::watch();
     let room = Room::new(plan.seed);
-    let stage = Stage { history: Shared::default(), evidence: Evidence::default(), room: room.clone() };
+    plan.bugs.iter().for_each(|(broker, bug)| room.brokers[*broker].plant(*bug));
+    let stage = Stage {
+        history: Shared::default(),
+        evidence: Evidence::default(),
+        room: room.clone(),
+        partitions: plan.partitions,
+    };
     let lasts: Duration = plan.story.iter().map(|scene| scene.lasts + scene.rest + Duration::from_secs(2)).sum();
     let (played, plan_) = (stage.clone(), plan.clone());
     let driven = async move { drive(&played, &plan_).await };
@@ -59,7 +70,8 @@ fn run(plan: &Plan) -> Outcome {
     let mut violations = crate::panics::seen();
     violations.extend(seen.broken.iter().cloned());
     if ended.stuck {
-        violations.push("availability-gap: the run was not over in time".to_owned());
+        let why = seen.waits_for.as_deref().unwrap_or("the clients are not done");
+        violations.push(format!("availability-gap: the run was not over in time: {why}"));
     } else {
         violations.extend(history.violations());
     }
@@ -94,7 +106,7 @@ async fn drive(stage: &Stage, plan: &Plan) {
     for broker in 0..BROKERS {
         lookers.spawn(stage.clone().probe(broker));
     }
-    for partition in 0..TOPIC.partitions {
+    for partition in 0..stage.partitions {
         let turn = turn.wrapping_add(u64::try_from(partition).expect("small") * 7_919);
         lookers.spawn(stage.clone().follow(partition, turn.rotate_left(9)));
         for nth in 0..2 {
@@ -103,7 +115,7 @@ async fn drive(stage: &Stage, plan: &Plan) {
                 name: format!("p{partition}{nth}"),
                 partition,
                 value_bytes: plan.value_bytes,
-                rest: Duration::from_millis(7 + 23 * nth),
+                rest: Duration::from_millis(20 + 25 * nth),
                 turn: turn.rotate_left(17 + u32::try_from(nth).expect("small")),
             };
             producers.spawn(producer.run());
@@ -113,9 +125,10 @@ async fn drive(stage: &Stage, plan: &Plan) {
         done.expect("a producer finishes");
     }
     while let Err(why) = replicas::compare(&stage.room) {
-        tracing::debug!(why, "not the same yet");
+        stage.evidence.lock().waits_for = Some(why);
         clients::pause().await;
     }
+    stage.evidence.lock().waits_for = None;
     lookers.shutdown().await;
     stage.read_all(&mut turn).await;
 }

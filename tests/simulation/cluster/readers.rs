@@ -15,7 +15,7 @@ use crate::client::{Client, Lost};
 const VERSION_FETCH: i16 = 11;
 const VERSION_LIST_OFFSETS: i16 = 4;
 /// How often a broker is asked how far it is.
-const PROBE_EVERY: Duration = Duration::from_millis(25);
+const PROBE_EVERY: Duration = Duration::from_millis(40);
 /// The bytes of a batch before its records, and those of them before its length counts.
 const BATCH_PREFIX: usize = 12;
 const EPOCH_AT: std::ops::Range<usize> = 12..16;
@@ -35,7 +35,7 @@ impl Stage {
             partition_max_bytes: 16 << 10,
             ..Default::default()
         };
-        let topic = FetchTopic { topic: TOPIC.name.into(), partitions: vec![wanted], ..Default::default() };
+        let topic = FetchTopic { topic: TOPIC.into(), partitions: vec![wanted], ..Default::default() };
         let request = FetchRequest {
             max_wait_ms: 100,
             min_bytes: 1,
@@ -129,12 +129,12 @@ impl Stage {
 
     async fn ask(&self, client: &mut Client, broker: usize) -> Result<(), Lost> {
         let partition = |partition_index| ListOffsetsPartition { partition_index, timestamp: -1, ..Default::default() };
-        let partitions = (0..TOPIC.partitions).map(partition).collect();
-        let topic = ListOffsetsTopic { name: TOPIC.name.into(), partitions };
+        let partitions = (0..self.partitions).map(partition).collect();
+        let topic = ListOffsetsTopic { name: TOPIC.into(), partitions };
         let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
         let floors: Vec<i64> = {
             let seen = self.evidence.lock();
-            (0..TOPIC.partitions).map(|partition| seen.floor(partition)).collect()
+            (0..self.partitions).map(|partition| seen.floor(partition)).collect()
         };
         let response = client.call(VERSION_LIST_OFFSETS, &request).await?;
         let id = i32::try_from(broker + 1).expect("few brokers");
@@ -152,7 +152,7 @@ impl Stage {
 
     /// Reads everything there is, after all faults.
     pub async fn read_all(&self, turn: &mut u64) {
-        for partition in 0..TOPIC.partitions {
+        for partition in 0..self.partitions {
             let mut offset = 0;
             // As far as anybody was ever told.
             let end = self.evidence.lock().floor(partition);

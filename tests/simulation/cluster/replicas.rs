@@ -1,9 +1,13 @@
 //! Whether all replicas hold the same, entry by entry.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ottla::ids::{LogId, PartitionId, RaftIndex};
+use ottla::ids::{LogId, PartitionId, RaftIndex, ReplicaId};
 use ottla::log::Log;
+use ottla::machine::Machine;
+use ottla::raft::Group;
+use ottla::raft::group::Members;
 
 use super::room::Room;
 use super::story::BROKERS;
@@ -11,29 +15,46 @@ use super::story::BROKERS;
 /// Entries that are read at a time.
 const READ_BYTES: u64 = 1 << 20;
 
-/// Looks at every partition on every broker. What is not the same, or not there yet.
-pub fn compare(room: &Room) -> Result<usize, String> {
-    let mut logs: Vec<(PartitionId, usize, Arc<Log>)> = Vec::new();
-    for (place, broker) in room.brokers.iter().enumerate() {
-        let running = broker.running().ok_or_else(|| format!("broker {} does not run", place + 1))?;
-        logs.push((PartitionId::CONTROLLER, place, Arc::clone(running.controller.log())));
-        for replica in running.replicas.open() {
-            logs.push((replica.id(), place, Arc::clone(replica.log())));
-        }
+/// One replica.
+struct Copy {
+    id: PartitionId,
+    broker: usize,
+    me: ReplicaId,
+    members: Members,
+    log: Arc<Log>,
+}
+
+impl Copy {
+    fn of<M: Machine>(group: &Group<M>, broker: usize) -> Self {
+        let (id, me, members, log) = (group.id(), group.me(), group.members(), Arc::clone(group.log()));
+        Self { id, broker, me, members, log }
     }
-    logs.sort_by_key(|(id, place, _)| (*id, *place));
-    let mut partitions = 0;
-    for group in logs.chunk_by(|one, other| one.0 == other.0) {
-        let id = group[0].0;
+}
+
+/// Looks at every partition on every broker. What is not the same, or not there yet.
+pub fn compare(room: &Room) -> Result<(), String> {
+    let mut copies: Vec<Copy> = Vec::new();
+    for (broker, world) in room.brokers.iter().enumerate() {
+        let running = world.running().ok_or_else(|| format!("broker {} does not run", broker + 1))?;
+        copies.push(Copy::of(running.controller.group(), broker));
+        copies.extend(running.replicas.open().iter().map(|replica| Copy::of(replica.group(), broker)));
+    }
+    copies.sort_by_key(|copy| (copy.id, copy.broker));
+    for group in copies.chunk_by(|one, other| one.id == other.id) {
+        let id = group[0].id;
         if group.len() != BROKERS {
             return Err(format!("partition {id} is open on {} brokers", group.len()));
         }
-        for (_, place, log) in &group[1..] {
-            same(&group[0].2, log).map_err(|what| format!("partition {id}, broker {}: {what}", place + 1))?;
+        let replicas: BTreeSet<ReplicaId> = group.iter().map(|copy| copy.me).collect();
+        for copy in group {
+            let broker = copy.broker + 1;
+            if copy.members.voters != [replicas.clone()] || !copy.members.learners.is_empty() {
+                return Err(format!("partition {id}, broker {broker}: its members are {:?}", copy.members));
+            }
+            same(&group[0].log, &copy.log).map_err(|what| format!("partition {id}, broker {broker}: {what}"))?;
         }
-        partitions += 1;
     }
-    Ok(partitions)
+    Ok(())
 }
 
 fn same(one: &Log, other: &Log) -> Result<(), String> {

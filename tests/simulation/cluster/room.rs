@@ -9,6 +9,7 @@ use std::time::Duration;
 use ottla::config::{Config, HostPort};
 use ottla::ids::BrokerId;
 
+use super::replicas;
 use super::story::{Act, BROKERS, Closed, Scene};
 use crate::network::Wires;
 use crate::runner::{self, Ended};
@@ -20,6 +21,8 @@ const CLUSTER_PORT: u16 = 9192;
 const CLIENTS: &str = "clients";
 /// A power cut that was to come with an operation on the disk comes without one after this.
 const NEXT_OPERATION_MAX: Duration = Duration::from_millis(400);
+/// Who has not stopped after this, because it is still starting, is killed.
+const STOP_TIME_MAX: Duration = Duration::from_secs(3);
 /// Messages between hosts otherwise take this long at most.
 const LATENCY_MAX: Duration = Duration::from_micros(500);
 
@@ -121,6 +124,8 @@ struct State {
     is_down: bool,
     /// A fault waits for an operation of its disk, until then.
     armed: Option<Duration>,
+    /// That fault is that it is told to stop.
+    stops: bool,
     /// Its disk goes while it is down.
     is_wiped: bool,
     /// It has no power: others hear nothing, not even that it is gone.
@@ -133,6 +138,8 @@ struct Play<'a> {
     story: &'a [Scene],
     began: Option<Duration>,
     scene: usize,
+    /// Whether the scene has begun.
+    is_set: bool,
     scene_began: Duration,
     /// Acts of the scene that have begun.
     begun: usize,
@@ -154,6 +161,7 @@ impl<'a> Play<'a> {
             story,
             began: None,
             scene: 0,
+            is_set: false,
             scene_began: Duration::ZERO,
             begun: 0,
             is_resting: false,
@@ -175,16 +183,24 @@ impl<'a> Play<'a> {
             if !self.room.begins.load(Ordering::Relaxed) {
                 return;
             }
-            (self.began, self.scene_began) = (Some(now), now);
+            self.began = Some(now);
         }
         let Some(scene) = self.story.get(self.scene) else {
             self.room.over.store(true, Ordering::Relaxed);
             return;
         };
+        if !self.is_set {
+            // Whoever loses a second disk before the first one's replicas are filled has lost a majority.
+            let loses_a_disk = scene.acts.iter().any(|(_, act)| matches!(act, Act::Wipe(_)));
+            if loses_a_disk && (self.began == Some(now) || replicas::compare(self.room).is_err()) {
+                return;
+            }
+            (self.is_set, self.scene_began) = (true, now);
+        }
         let into = now.saturating_sub(self.scene_began);
         if self.is_resting {
             if into >= scene.lasts + scene.rest {
-                (self.scene, self.scene_began, self.begun, self.is_resting) = (self.scene + 1, now, 0, false);
+                (self.scene, self.is_set, self.begun, self.is_resting) = (self.scene + 1, false, 0, false);
             }
             return;
         }
@@ -208,10 +224,17 @@ impl<'a> Play<'a> {
             if self.states[broker].is_down {
                 continue;
             }
-            if self.states[broker].armed.is_some_and(|until| now >= until) {
-                world.disk().cut_power_now();
-            }
-            let Some(end) = world.end_of_life() else { continue };
+            let is_late = self.states[broker].armed.is_some_and(|until| now >= until);
+            let end = match world.end_of_life() {
+                Some(end) => end,
+                None if is_late && self.states[broker].stops => End::Process,
+                None if is_late => {
+                    world.disk().cut_power_now();
+                    End::Power
+                }
+                None => continue,
+            };
+            self.states[broker].stops = false;
             let was_armed = self.states[broker].armed.take().is_some();
             self.end_life(sim, broker, end);
             if was_armed && end == End::Power {
@@ -238,12 +261,11 @@ impl<'a> Play<'a> {
     }
 
     fn begin(&mut self, sim: &mut turmoil::Sim<'_>, act: &Act, now: Duration) {
-        let is_up = |broker: &usize| !self.states[*broker].is_down && self.room.brokers[*broker].running().is_some();
+        let is_up = |broker: &usize| !self.states[*broker].is_down;
         let hits = match act {
             Act::Kill(brokers) | Act::Power(brokers) => brokers.iter().all(is_up),
-            Act::Stop(broker) | Act::Wipe(broker) => is_up(broker),
+            Act::Stop(broker) | Act::Wipe(broker) | Act::Slow(broker, _) => is_up(broker),
             Act::Close(from, to, _) => is_up(from) || is_up(to),
-            Act::Slow(broker, _) => is_up(broker),
         };
         if !hits {
             return self.struck.missed.push(act.clone());
@@ -261,7 +283,8 @@ impl<'a> Play<'a> {
             }
             Act::Stop(broker) => {
                 self.room.brokers[*broker].strike(Fault::Stop(0));
-                self.states[*broker].armed = Some(Duration::MAX);
+                self.states[*broker].stops = true;
+                self.states[*broker].armed = Some(now + STOP_TIME_MAX);
             }
             Act::Close(from, to, Closed::Lost) => drop(self.lost.insert((*from, *to))),
             Act::Close(from, to, Closed::Stalled) => {

@@ -97,17 +97,16 @@ fn scene(dice: &mut Dice, kind: Kind) -> Scene {
     let kinds: Vec<Kind> = match kind {
         Kind::All => {
             let all = [Kind::Kills, Kind::Cuts, Kind::Power, Kind::Cuts, Kind::Power, Kind::Wipe];
-            let mut kinds = vec![all[dice.below(all.len())]];
-            if dice.one_in(2) {
-                kinds.push(Kind::Cuts);
-            }
-            kinds
+            let one = all[dice.below(all.len())];
+            let both = one != Kind::Cuts && dice.one_in(2);
+            if both { vec![Kind::Cuts, one] } else { vec![one] }
         }
         kind => vec![kind],
     };
     let mut acts = Vec::new();
     for kind in kinds {
-        let begins = dice.ms(0, 800);
+        // Ways are closed while there is somebody at both ends.
+        let begins = if kind == Kind::Cuts { dice.ms(0, 200) } else { dice.ms(200, 1_000) };
         acts.extend(faults(dice, kind).into_iter().map(|act| (begins, act)));
     }
     // From shorter than it takes to suspect anybody to longer than it takes to elect others.
