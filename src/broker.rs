@@ -155,8 +155,10 @@ impl Broker {
             source,
         })?;
         let kafka_address = listener.local_addr();
-        let port = cluster::Port::open(&config, &env).await?;
-        let inner = Inner::open(config, env, kafka_address, port.as_ref()).await?;
+        let disk = Arc::clone(&env.disk);
+        let stored = on_disk(&env.disk, Lane::Read, move || identity::stored(&disk)).await??;
+        let port = cluster::Port::open(&config, &env, stored.as_ref()).await?;
+        let inner = Inner::open(config, env, kafka_address, port.as_ref(), stored.is_none()).await?;
         if let Some(port) = &port {
             port.attend(&inner);
             inner.serve_as_elected();
@@ -204,6 +206,7 @@ impl Broker {
     /// # Errors
     /// If the clean stop could not be recorded; the next start then reads back what it must.
     pub async fn stop(self) -> Result<(), BrokerError> {
+        self.inner.hand_everything_over().await;
         self.stop.send_replace(true);
         // Members that wait for a rebalance would hold their connections.
         self.inner.coordinators.stop_all();
@@ -220,6 +223,7 @@ impl Inner {
         env: Env,
         kafka_address: SocketAddr,
         port: Option<&cluster::Port>,
+        is_new: bool,
     ) -> Result<Arc<Self>, BrokerError> {
         let broker = config.broker.id;
         let mut random = StdRng::seed_from_u64(env.seed);
@@ -231,10 +235,8 @@ impl Inner {
             kafka_port: advertised.port,
             rack: config.broker.rack.clone().unwrap_or_default(),
         };
-        let disk = Arc::clone(&env.disk);
-        let stored = on_disk(&env.disk, Lane::Read, move || identity::stored(&disk)).await??;
         let (founding, known) = match port {
-            Some(port) if stored.is_none() => {
+            Some(port) if is_new => {
                 let arrived = port.arrive(&env, &ids, &endpoints).await?;
                 (arrived.founding, arrived.peers)
             }
@@ -372,7 +374,9 @@ impl Inner {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.lock().expect("no panic under the task set's lock").spawn(task);
+        let mut tasks = self.tasks.lock().expect("no panic under the task set's lock");
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
     }
 
     async fn close(&self) -> Result<(), BrokerError> {

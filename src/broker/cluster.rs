@@ -25,6 +25,8 @@ use crate::raft::transport::service::Service;
 
 /// How long a broker waits before it asks the seeds again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// A broker with another data directory takes another's place only when that was silent for so long.
+const GONE_AFTER: Duration = Duration::from_secs(5);
 /// How often it says for what it waits.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -56,8 +58,13 @@ pub(super) struct Arrived {
 }
 
 impl Port {
-    /// Listens for other brokers, if there are to be any.
-    pub(super) async fn open(config: &Config, env: &Env) -> Result<Option<Self>, BrokerError> {
+    /// Listens for other brokers, if there are to be any. Says from the first moment whether this broker has a cluster: whoever looks for one must
+    /// not take it for empty while it starts.
+    pub(super) async fn open(
+        config: &Config,
+        env: &Env,
+        stored: Option<&Identity>,
+    ) -> Result<Option<Self>, BrokerError> {
         if config.cluster.seeds.is_empty() {
             return Ok(None);
         }
@@ -70,8 +77,8 @@ impl Port {
         let address = listener.local_addr();
         let me = Introduction {
             broker: config.broker.id,
-            directory: DirectoryId([0; 16]),
-            cluster_id: None,
+            directory: DirectoryId(stored.map(Identity::directory).unwrap_or_default()),
+            cluster_id: stored.map(|identity| identity.cluster_id.clone()),
             cluster_name: config.cluster.name.clone(),
             address: config.cluster.advertised(address.port()).to_string(),
             seeds: config.cluster.seeds.iter().map(ToString::to_string).collect(),
@@ -257,8 +264,8 @@ impl Inner {
         let is_other = self
             .controller
             .read(|controller| controller.broker(from.broker).is_some_and(|known| known.directory != from.directory));
-        if is_other && self.among.as_ref().is_some_and(|node| node.is_alive(from.broker)) {
-            // It may have died a moment ago.
+        // It may have died a moment ago; one that only rests for a moment must not lose its place.
+        if is_other && self.among.as_ref().is_some_and(|node| !node.is_silent_for(from.broker, GONE_AFTER)) {
             return Joined::Unavailable(in_use(from.broker));
         }
         let decide = |controller: &Controller| {
@@ -324,9 +331,17 @@ impl Inner {
         addresses.dedup();
         addresses.retain(|address| *address != me.address);
         let hellos = addresses.iter().map(|address| calls::hello(&self.env.network, address, &me));
+        let mut heard_of = Vec::new();
         for hello in join_all(hellos).await.into_iter().flatten() {
             if hello.me.cluster_id == me.cluster_id && hello.me.broker != me.broker {
                 port.desk.meet(&hello.me);
+                heard_of.extend(hello.peers);
+            }
+        }
+        // Of those that it knows no way to itself, what the others say will do.
+        for (broker, address) in heard_of {
+            if broker != me.broker && node.peers().link(broker).is_none() {
+                drop(node.add_peer(broker, &address));
             }
         }
     }

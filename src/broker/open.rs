@@ -9,7 +9,7 @@ use super::blocking::on_disk;
 use super::identity::Home;
 use super::{BrokerError, Env, Inner};
 use crate::config::Config;
-use crate::ids::{Incarnation, PartitionId, ReplicaId};
+use crate::ids::{Incarnation, PartitionId, RaftIndex, ReplicaId};
 use crate::log::disk::{Disk, Lane};
 use crate::log::journal::Journal;
 use crate::log::{Log, LogConfig, OpenAfter, Recovered};
@@ -211,8 +211,9 @@ impl Inner {
         self.replicas.insert(id, held);
         let (Some(replica), Some(node)) = (replica, &self.among) else { return };
         // It may have been elected before it was in the set.
-        self.serves(id, node.serving(id));
-        if wanted.founders.first() == Some(&wanted.me) && replica.log().state().purged.is_none() {
+        node.tell_again(id);
+        let is_new = replica.log().state().last.is_none_or(|last| last.index == RaftIndex(0));
+        if is_new && wanted.founders.first() == Some(&wanted.me) {
             self.stand_first(id, &replica);
         }
     }
@@ -236,8 +237,10 @@ impl Inner {
         let replace =
             |controller: &Controller| Ok::<_, Infallible>((controller.decide_replace_replicas(&forgotten), ()));
         if let Err(error) = self.controller.change(replace).await {
-            tracing::error!(topic = wanted.name, partition = %id, %error, "a replica that has lost records could not be replaced");
-            self.replicas.insert(id, Held::Offline("it has lost records, and the controller was not available".into()));
+            tracing::error!(
+                topic = wanted.name, partition = %id, %error,
+                "a replica that has lost records could not be replaced; it is tried again"
+            );
             return;
         }
         tracing::warn!(

@@ -13,6 +13,7 @@ use super::{Inner, stopped};
 use crate::ids::{PartitionId, PartitionIndex, TopicId};
 use crate::log::TOPICS;
 use crate::log::disk::Lane;
+use crate::machine::controller::DirectoryId;
 use crate::machine::controller::names::is_internal;
 use crate::machine::topic_config::Durability;
 use crate::replica::set::Held;
@@ -35,6 +36,11 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
 
 /// Reconciles once.
 pub(super) async fn reconcile(inner: &Arc<Inner>) {
+    if inner.is_superseded() {
+        tracing::error!(
+            "another data directory has taken this broker's place in the cluster: it serves nothing any more"
+        );
+    }
     let wanted = inner.wanted();
     let gone: Vec<PartitionId> =
         inner.replicas.all().into_iter().map(|(id, _)| id).filter(|id| !wanted.contains_key(id)).collect();
@@ -69,6 +75,9 @@ pub(super) async fn reconcile(inner: &Arc<Inner>) {
 impl Inner {
     /// What the controller says that this broker holds.
     pub(super) fn wanted(&self) -> BTreeMap<PartitionId, Wanted> {
+        if self.is_superseded() {
+            return BTreeMap::new();
+        }
         self.controller.read(|controller| {
             let mut wanted = BTreeMap::new();
             for topic in controller.topics() {
@@ -79,8 +88,11 @@ impl Inner {
                 }
                 let config = Arc::new(config);
                 for (partition, replicas) in (0..).zip(&topic.partitions) {
-                    if let Some(me) = replicas.iter().find(|replica| replica.broker == self.broker) {
-                        let id = PartitionId { topic: topic.id, partition: PartitionIndex(partition) };
+                    let id = PartitionId { topic: topic.id, partition: PartitionIndex(partition) };
+                    // One that is to go is kept until its group does without it.
+                    let removing = controller.moving(id).map(|moving| moving.removing.as_slice()).unwrap_or_default();
+                    let mut all = replicas.iter().chain(removing);
+                    if let Some(me) = all.find(|replica| replica.broker == self.broker) {
                         let (name, config) = (topic.name.clone(), Arc::clone(&config));
                         let founders = controller.founders(id).unwrap_or_default().to_vec();
                         wanted.insert(id, Wanted { name, me: *me, founders, config });
@@ -91,10 +103,27 @@ impl Inner {
         })
     }
 
-    /// Stops a partition that the controller has deleted and forgets it.
+    /// Whether the cluster knows this broker by another data directory.
+    fn is_superseded(&self) -> bool {
+        let mine = DirectoryId(self.home.identity.directory());
+        let known = self.controller.read(|controller| controller.broker(self.broker).map(|broker| broker.directory));
+        self.among.is_some() && known.is_some_and(|known| known != mine)
+    }
+
+    /// Stops a partition that this broker is not to have any more, and forgets it: the topic was deleted, or others have it.
     async fn drop_partition(&self, id: PartitionId) {
         self.close_partition(id).await;
-        self.journal.remove_group(id, Box::new(drop));
+        if self.is_superseded() {
+            return;
+        }
+        self.node.forget(id);
+        let is_there = self.controller.has_partition(id);
+        if is_there {
+            // What is deleted with its topic goes later, with all of it.
+            self.remove_replica_files(id).await;
+        } else {
+            self.journal.remove_group(id, Box::new(drop));
+        }
     }
 
     async fn close_partition(&self, id: PartitionId) {
@@ -107,6 +136,9 @@ impl Inner {
     /// Removes the files of topics that the controller does not have and no replica works on. An id is never used twice, and a topic
     /// is committed before its first file is made, so what is found here was deleted.
     async fn remove_deleted(&self) {
+        if self.is_superseded() {
+            return;
+        }
         let mut known: BTreeSet<TopicId> =
             self.controller.read(|controller| controller.topics().map(|topic| topic.id).collect());
         // A topic may have been deleted since the last look: its turn comes when its replicas are closed.

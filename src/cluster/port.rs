@@ -80,7 +80,7 @@ pub async fn serve(listener: Box<dyn Listener>, mut services: watch::Receiver<Se
                 tracing::warn!(peer = %connection.peer, "refused a connection to the cluster's port: too many are open");
             }
             Ok(connection) => {
-                let (serving, peer) = (services.borrow_and_update().clone(), connection.peer);
+                let (serving, peer) = (services.borrow().clone(), connection.peer);
                 connections.spawn(async move {
                     if let Err(error) = serving.serve(connection).await {
                         tracing::debug!(%peer, %error, "a connection of another broker ended");

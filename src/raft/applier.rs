@@ -146,6 +146,7 @@ impl<M: Machine> Applier<M> {
             self.capture();
         }
         let base_offset = self.next_offset;
+        let is_blank = matches!(payload, EntryPayload::Blank);
         match payload {
             EntryPayload::Blank => {
                 self.fold(id, What::Blank)?;
@@ -161,7 +162,7 @@ impl<M: Machine> Applier<M> {
             }
         }
         self.last = Some(id);
-        Ok(Applied { base_offset })
+        Ok(Applied { base_offset, is_blank })
     }
 
     /// Whether the entry to be applied now is the first of its segment: the state before it is what a lagging replica can be sent.

@@ -78,7 +78,7 @@ pub enum StartError {
 /// Why a proposal was not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
-    /// This replica does not lead the group in the expected term; nothing was appended.
+    /// This replica does not lead the group in the expected term, or the command rested on another place ([`Command::At`]); nothing was appended.
     #[error("this replica does not lead the group")]
     NotLeader,
     /// The entry was appended, and whether it will be committed is unknown.
@@ -299,6 +299,7 @@ impl<M: Machine> Group<M> {
     /// # Errors
     /// If this replica does not lead, or another change is under way.
     pub async fn add_learner(&self, replica: ReplicaId) -> Result<(), ProposeError> {
+        self.renew().await;
         let added = Runtime::scope(self.seed, self.raft.add_learner(replica, (), false)).await;
         added.map(drop).map_err(|error| changed(&error))
     }
@@ -309,6 +310,7 @@ impl<M: Machine> Group<M> {
     /// If this replica does not lead, or another change is under way.
     pub async fn remove_learners(&self, replicas: BTreeSet<ReplicaId>) -> Result<(), ProposeError> {
         let change = openraft::ChangeMembers::RemoveNodes(replicas);
+        self.renew().await;
         let removed = Runtime::scope(self.seed, self.raft.change_membership(change, false)).await;
         removed.map(drop).map_err(|error| changed(&error))
     }
@@ -318,6 +320,7 @@ impl<M: Machine> Group<M> {
     /// # Errors
     /// If this replica does not lead, or another change is under way.
     pub async fn change_voters(&self, voters: BTreeSet<ReplicaId>) -> Result<(), ProposeError> {
+        self.renew().await;
         let changed_to = Runtime::scope(self.seed, self.raft.change_membership(voters, true)).await;
         changed_to.map(drop).map_err(|error| changed(&error))
     }
@@ -409,19 +412,24 @@ impl<M: Machine> Group<M> {
         let promise = Promise(Some(done));
         let responder = Callback::new(move |outcome: openraft::raft::ClientWriteResult<TypeConfig>| {
             promise.keep(match outcome {
+                Ok(written) if written.data.is_blank => Err(ProposeError::NotLeader),
                 Ok(written) => Ok(Proposed { id: log_id(&written.log_id), applied: written.data }),
                 Err(ClientWriteError::ForwardToLeader(_)) => Err(ProposeError::NotLeader),
                 Err(_) => Err(ProposeError::Unknown),
             });
         });
-        if self.must_renew() {
-            // Whether it worked shows when the entry is proposed.
-            let renewed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-            drop(Runtime::scope(self.seed, renewed).await);
-        }
+        self.renew().await;
         let leader = leader_id_std::LeaderId::new(term.0, self.me).to_committed();
         // A stopped core drops the responder, which breaks the promise: the caller is told.
         drop(self.raft.write(command).with_leader(leader).responder(responder).await);
+    }
+
+    /// Asks the followers whether this replica still leads, if it has not heard that for a while. Whether it worked shows when something is proposed.
+    async fn renew(&self) {
+        if self.must_renew() {
+            let renewed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+            drop(Runtime::scope(self.seed, renewed).await);
+        }
     }
 
     /// Whether the followers have to be asked first if this replica still leads: openraft takes no entry from a leader that has not heard a majority for

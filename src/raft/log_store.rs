@@ -19,7 +19,7 @@ use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use super::applier::decode_stored_membership;
 use super::flusher::LogFlusher;
 use super::types::{
-    Command, RaftEntry, RaftLogId, RaftMembership, RaftVote, TypeConfig, decode_membership, decode_vote,
+    Command, Placed, RaftEntry, RaftLogId, RaftMembership, RaftVote, TypeConfig, decode_membership, decode_vote,
     encode_membership, encode_vote, log_id, raft_log_id,
 };
 use crate::ids::{LogId, Offset, PartitionId, RaftIndex, ReplicaId, Term};
@@ -91,7 +91,7 @@ impl LogStore {
     fn write_membership(&self, voters: &BTreeSet<ReplicaId>, id: LogId) -> io::Result<()> {
         let nodes: BTreeMap<ReplicaId, ()> = voters.iter().map(|voter| (*voter, ())).collect();
         let membership = RaftMembership::new(vec![voters.clone()], nodes).map_err(io::Error::other)?;
-        let founding = new_entry(entry(id, EntryPayload::Membership(membership)))?;
+        let founding = new_entry(entry(id, EntryPayload::Membership(membership)), Offset(0))?;
         self.log.append(&[founding]).map(drop).map_err(to_io)
     }
 
@@ -281,8 +281,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries: Vec<NewEntry> = entries
             .into_iter()
             .map(|entry| {
-                next_offset = check_offset(&entry, next_offset)?;
-                let entry = new_entry(entry)?;
+                check_offset(&entry, next_offset)?;
+                let entry = new_entry(entry, next_offset)?;
+                if let Body::Records(batch) = &entry.body {
+                    next_offset = next_offset.plus(i64::from(header(batch)?.last_offset_delta) + 1);
+                }
                 must_sync |= matches!(entry.body, Body::Raft { .. });
                 bytes += body_bytes(&entry.body);
                 Ok(entry)
@@ -310,11 +313,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
-/// Equal index means equal offset on every replica: what a leader has stamped is compared with what this replica is about to. The offset of the
-/// entry behind it.
-fn check_offset(entry: &RaftEntry, next_offset: Offset) -> io::Result<Offset> {
-    let EntryPayload::Normal(Command::Replicated(batch)) = &entry.payload else { return Ok(next_offset) };
-    let header = BatchHeader::parse(batch).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+fn header(batch: &[u8]) -> io::Result<BatchHeader> {
+    BatchHeader::parse(batch).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Equal index means equal offset on every replica: what a leader has stamped is compared with what this replica is about to.
+fn check_offset(entry: &RaftEntry, next_offset: Offset) -> io::Result<()> {
+    let EntryPayload::Normal(Command::Replicated(batch)) = &entry.payload else { return Ok(()) };
+    let header = header(batch)?;
     let term = **entry.log_id.committed_leader_id();
     if header.base_offset != next_offset.0 || u64::try_from(header.leader_epoch) != Ok(term) {
         let text = format!(
@@ -325,7 +331,7 @@ fn check_offset(entry: &RaftEntry, next_offset: Offset) -> io::Result<Offset> {
         );
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
-    Ok(Offset(header.next_offset()))
+    Ok(())
 }
 
 fn to_io(error: LogError) -> io::Error {
@@ -335,13 +341,21 @@ fn to_io(error: LogError) -> io::Error {
     }
 }
 
-fn new_entry(entry: RaftEntry) -> io::Result<NewEntry> {
+/// The entry as it is stored behind `next_offset`.
+fn new_entry(entry: RaftEntry, next_offset: Offset) -> io::Result<NewEntry> {
     let id = log_id(&entry.log_id);
     let body = match entry.payload {
         EntryPayload::Blank => raft_body(RaftEntryKind::Blank, bytes::Bytes::new()),
         EntryPayload::Membership(membership) => raft_body(RaftEntryKind::Membership, encode_membership(&membership)),
         EntryPayload::Normal(Command::Records(batch) | Command::Replicated(batch)) => Body::Records(batch),
         EntryPayload::Normal(Command::Machine(command)) => raft_body(RaftEntryKind::Command, command),
+        EntryPayload::Normal(Command::At(index, base_offset, placed)) => match placed {
+            _ if (index, base_offset) != (id.index, next_offset) => {
+                raft_body(RaftEntryKind::Blank, bytes::Bytes::new())
+            }
+            Placed::Records(batch) => Body::Records(batch),
+            Placed::Machine(command) => raft_body(RaftEntryKind::Command, command),
+        },
         EntryPayload::Normal(Command::Stored(_)) => {
             return Err(io::Error::other("an entry read for applying is never appended"));
         }

@@ -19,7 +19,7 @@ use crate::ids::{BrokerId, PartitionId, ReplicaId, Term};
 const ORPHANS_EVERY: Duration = Duration::from_millis(25);
 
 /// A claim that has just been made is told at once, but beats are not sent more often than this.
-const BEAT_AGAIN_AFTER: Duration = Duration::from_millis(10);
+const BEAT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Every so many beats it is looked at whether groups with one voter still work: nobody else would lead them.
 const ALONE_EVERY: u32 = 20;
 
@@ -114,6 +114,34 @@ impl Node {
             served.told.keys().chain(&served.pending).copied().collect()
         };
         groups.into_iter().for_each(|group| self.refresh(group));
+    }
+
+    /// Tells whether a group is served, whether that has changed or not: to a replica that is new to whoever hears it.
+    pub fn tell_again(&self, group: PartitionId) {
+        self.served().told.remove(&group);
+        self.refresh(group);
+        let served = self.served();
+        if let (None, Some(hook)) = (served.told.get(&group), self.hook.get()) {
+            hook(group, None);
+        }
+    }
+
+    /// Whether a broker has been silent for at least so long.
+    #[must_use]
+    pub fn is_silent_for(&self, broker: BrokerId, at_least: Duration) -> bool {
+        let now = self.now();
+        self.liveness().is_silent_for(broker, at_least, now)
+    }
+
+    /// Whether somebody was ever heard to lead a group, since this broker has started.
+    #[must_use]
+    pub fn was_led(&self, group: PartitionId) -> bool {
+        self.liveness().was_led(group)
+    }
+
+    /// The group is no more.
+    pub fn forget(&self, group: PartitionId) {
+        self.liveness().forget(group);
     }
 
     /// Whether a broker is heard.
@@ -245,12 +273,13 @@ impl Node {
     /// Sends beats, and stands for elections, until it is dropped.
     pub async fn run(self: Arc<Self>) {
         let mut beats = JoinSet::new();
-        let (mut next_beat, mut count) = (Instant::now(), 0u32);
+        let (mut next_beat, mut count, mut heard) = (Instant::now(), 0u32, BTreeMap::new());
         loop {
             if Instant::now() >= next_beat {
                 next_beat = Instant::now() + BEAT_EVERY;
                 self.check_claims(count.is_multiple_of(ALONE_EVERY));
                 self.refresh_all();
+                self.say_who_is_heard(&mut heard);
                 count = count.wrapping_add(1);
                 while beats.try_join_next().is_some() {}
                 for peer in self.liveness().peers().collect::<Vec<_>>() {
@@ -271,6 +300,21 @@ impl Node {
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
+    }
+
+    fn say_who_is_heard(&self, heard: &mut BTreeMap<BrokerId, bool>) {
+        let now: BTreeMap<BrokerId, bool> = {
+            let liveness = self.liveness();
+            liveness.peers().map(|peer| (peer, liveness.is_alive(peer))).collect()
+        };
+        for (peer, is_heard) in &now {
+            match (heard.get(peer), is_heard) {
+                (Some(false) | None, true) => tracing::info!(broker = peer.0, "a broker is heard"),
+                (Some(true), false) => tracing::warn!(broker = peer.0, "a broker is not heard any more"),
+                _ => {}
+            }
+        }
+        *heard = now;
     }
 
     fn due(&self) -> (Vec<Due>, bool) {

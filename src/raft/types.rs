@@ -20,8 +20,20 @@ pub enum Command {
     Replicated(Bytes),
     /// A machine's own command: an entry without records.
     Machine(Bytes),
+    /// A command that rests on being the entry of that index, behind records up to that offset. At another place nothing is stored but a blank: what it
+    /// rests on was refused, or something came between.
+    At(RaftIndex, Offset, Placed),
     /// An entry as read back for applying: its header, never its records.
     Stored(Box<EntrySummary>),
+}
+
+/// What [`Command::At`] places.
+#[derive(Clone, Debug)]
+pub enum Placed {
+    /// As [`Command::Records`].
+    Records(Bytes),
+    /// As [`Command::Machine`].
+    Machine(Bytes),
 }
 
 impl fmt::Display for Command {
@@ -29,6 +41,7 @@ impl fmt::Display for Command {
         match self {
             Self::Records(batch) | Self::Replicated(batch) => write!(f, "records({} bytes)", batch.len()),
             Self::Machine(body) => write!(f, "command({} bytes)", body.len()),
+            Self::At(index, ..) => write!(f, "at({index})"),
             Self::Stored(summary) => write!(f, "stored({})", summary.id),
         }
     }
@@ -39,6 +52,8 @@ impl fmt::Display for Command {
 pub struct Applied {
     /// The offset of the entry's first record; of the next record if the entry has none.
     pub base_offset: Offset,
+    /// Whether the entry is blank: of a proposal that rested on another place, nothing was stored.
+    pub is_blank: bool,
 }
 
 /// Runs a closure with a proposal's outcome, on the task that applied it: no further wake-up.

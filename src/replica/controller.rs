@@ -83,6 +83,8 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How often it is looked whether other brokers serve what a client waits for.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// How long a change may take to be committed, before nobody waits for it any more.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long this broker may take to apply what the leader has.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -231,12 +233,12 @@ impl ControllerHandle {
         decide: &impl Fn(&Controller) -> Result<(Vec<Record>, T), E>,
     ) -> Result<Option<T>, ChangeError<E>> {
         let Some(node) = self.among.as_ref().filter(|_| !self.leads()) else {
-            let order = Arc::clone(&self.order).lock_owned().await;
+            let Some((order, term)) = self.begin().await else { return Ok(None) };
             let (records, value) = self.read(decide).map_err(ChangeError::Refused)?;
             if records.is_empty() {
                 return Ok(self.leads().then_some(value));
             }
-            return match self.commit(order, record::encode_entry(&records)).await {
+            return match self.commit(order, term, record::encode_entry(&records)).await {
                 Changed::Applied(_) => Ok(Some(value)),
                 Changed::NotLeader if self.among.is_some() => Ok(None),
                 _ => Err(Unavailable.into()),
@@ -266,13 +268,18 @@ impl ControllerHandle {
             // No replica could apply it.
             return Changed::Unknown;
         }
-        let order = Arc::clone(&self.order).lock_owned().await;
+        let Some((order, term)) = self.begin().await else { return Changed::NotLeader };
         let newest = self.read(Controller::version);
-        match self.leads() {
-            false => Changed::NotLeader,
-            true if newest != version => Changed::Conflict(newest),
-            true => self.commit(order, entry).await,
-        }
+        if newest == version { self.commit(order, term, entry).await } else { Changed::Conflict(newest) }
+    }
+
+    /// Waits for the turn to decide here, and says in which term: everything that was decided before it is applied. Nothing if this broker does not
+    /// lead, or those before do not end.
+    async fn begin(&self) -> Option<(OwnedMutexGuard<()>, Term)> {
+        let order = tokio::time::timeout(LEADER_PATIENCE, Arc::clone(&self.order).lock_owned()).await.ok()?;
+        // The state that is read after this is at least that of the term; should it be over, nothing is committed in it any more.
+        let term = self.group.term().filter(|term| self.wake.term() == Some(*term))?;
+        self.leads().then_some((order, term))
     }
 
     /// Up to where everything that was acknowledged is applied here, if this broker leads the controller's group.
@@ -302,14 +309,18 @@ impl ControllerHandle {
     }
 
     /// Proposes and waits, in a task of its own: whoever asked may go away, the next decision waits all the same.
-    async fn commit(&self, order: OwnedMutexGuard<()>, entry: Bytes) -> Changed {
+    async fn commit(&self, order: OwnedMutexGuard<()>, term: Term, entry: Bytes) -> Changed {
         let group = Arc::clone(&self.group);
-        let commit = async move {
-            let outcome = commit(&group, entry).await;
+        let commit = tokio::spawn(async move {
+            let outcome = commit(&group, term, entry).await;
             drop(order);
             outcome
-        };
-        tokio::spawn(commit).await.unwrap_or(Changed::Unknown)
+        });
+        // A leader that is cut off hears nothing for as long as that lasts.
+        match tokio::time::timeout(COMMIT_PATIENCE, commit).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Changed::Unknown,
+        }
     }
 
     /// A producer id that was never given out.
@@ -388,8 +399,7 @@ impl ControllerHandle {
     }
 }
 
-async fn commit(group: &Group<Controller>, entry: Bytes) -> Changed {
-    let Some(term) = group.term() else { return Changed::NotLeader };
+async fn commit(group: &Group<Controller>, term: Term, entry: Bytes) -> Changed {
     // An append that finds no room ends the group: ask before Raft sees the entry. On a full disk these changes still find some, since
     // it takes one (a topic's deletion, a shorter retention) to make room.
     let room = u64::try_from(entry.len() + HEADER_BYTES).expect("a length fits");

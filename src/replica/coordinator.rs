@@ -29,6 +29,8 @@ const REQUESTS_PER_TURN: usize = 1024;
 const TURNS_UNEXPIRED_MAX: usize = 16;
 /// Between a commit that failed and the next one.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(200);
+/// Between two looks at a lease that is in doubt.
+const LEASE_PAUSE: Duration = Duration::from_millis(20);
 /// A turn whose records take so much takes no more requests.
 const TURN_BYTES_MAX: usize = 4 << 20;
 /// What a batch may take, unless one record alone is larger: a segment must hold it.
@@ -213,7 +215,18 @@ impl Task {
         loop {
             // Whoever waits for what was not committed is told so.
             waiting.clear();
-            let Some(term) = self.replica.upgrade().and_then(|replica| replica.term()) else { return };
+            if queue.is_closed() {
+                return;
+            }
+            let Some(replica) = self.replica.upgrade() else { return };
+            let Some(term) = replica.term() else {
+                // Its lease is in doubt. Whoever asked is told to ask again; when it is over, the queue is closed.
+                drop(replica);
+                requests.clear();
+                tokio::time::sleep(LEASE_PAUSE).await;
+                continue;
+            };
+            drop(replica);
             let Some(mut coordinator) = self.load() else { return };
             loop {
                 if requests.is_empty() && !self.wait(&mut queue, &mut requests, coordinator.next_deadline()).await {

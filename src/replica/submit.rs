@@ -10,6 +10,7 @@ use super::{Replica, Request, Submission, SubmitError, Submitted};
 use crate::ids::RaftIndex;
 use crate::log::LogError;
 use crate::protocol::batch::HEADER_BYTES;
+use crate::raft::types::Placed;
 use crate::raft::{Command, ProposeError};
 
 /// Requests taken from the queue in one go.
@@ -143,7 +144,11 @@ async fn batch(replica: &Replica, shared: &Shared, submission: Submission) {
                     Err(error) => Err(error.into()),
                 });
             };
-            replica.group.propose(term, Command::Records(batch), ended).await;
+            // What was decided with it stands or falls with what it was decided on: at another place it is nothing.
+            replica
+                .group
+                .propose(term, Command::At(place.index, place.base_offset, Placed::Records(batch)), ended)
+                .await;
         }
     }
 }
@@ -200,5 +205,5 @@ async fn command(
         proposal.ended(place.index, outcome.is_ok());
         done(outcome.map(drop).map_err(SubmitError::from));
     };
-    replica.group.propose(term, Command::Machine(body), ended).await;
+    replica.group.propose(term, Command::At(place.index, place.base_offset, Placed::Machine(body)), ended).await;
 }

@@ -47,8 +47,16 @@ impl Context {
     /// The brokers that are heard, this one among them, by id.
     #[must_use]
     pub fn brokers(&self) -> Vec<Reachable> {
+        let mut brokers = self.all_brokers();
+        brokers.retain(|broker| self.is_alive(broker.id));
+        brokers
+    }
+
+    /// All brokers of the cluster that have said how clients reach them, by id.
+    #[must_use]
+    pub fn all_brokers(&self) -> Vec<Reachable> {
         let ids: Vec<BrokerId> = self.controller.read(|controller| controller.brokers().map(|(id, _)| id).collect());
-        ids.into_iter().filter(|id| self.is_alive(*id)).filter_map(|id| self.reachable(id)).collect()
+        ids.into_iter().filter_map(|id| self.reachable(id)).collect()
     }
 
     /// Whether a broker is heard.

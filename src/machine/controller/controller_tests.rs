@@ -41,7 +41,7 @@ fn new_topic(n: u8, name: &str) -> NewTopic {
 }
 
 fn decide(state: &Controller, topic: NewTopic) -> Result<CreatedTopic, Refusal> {
-    state.decide_create_topics(&[topic], DEFAULTS).remove(0)
+    state.decide_create_topics(&[topic], DEFAULTS, &|_| true).remove(0)
 }
 
 fn create(state: &mut Controller, n: u8, name: &str) {
@@ -117,7 +117,12 @@ fn counts_are_refused_in_kafkas_words() {
     let message = "Excessively large number of partitions per request.";
     assert_eq!(refused(decide(&state, with(i32::MAX, 1))), (Kind::Limit, message.to_owned()));
     let many = [with(5000, 1), NewTopic { name: "u".to_owned(), ..with(5001, 1) }];
-    assert!(state.decide_create_topics(&many, DEFAULTS).into_iter().all(|result| refused(result).0 == Kind::Limit));
+    assert!(
+        state
+            .decide_create_topics(&many, DEFAULTS, &|_| true)
+            .into_iter()
+            .all(|result| refused(result).0 == Kind::Limit)
+    );
 }
 
 #[test]
@@ -169,7 +174,7 @@ fn manual_assignments_are_checked() {
 fn topics_of_one_request_see_each_other() {
     let mut state = cluster(1);
     let request = [new_topic(1, "a.b"), new_topic(2, "c"), new_topic(3, "a_b"), new_topic(4, "c"), new_topic(5, "d")];
-    let mut results = state.decide_create_topics(&request, DEFAULTS);
+    let mut results = state.decide_create_topics(&request, DEFAULTS, &|_| true);
     assert_eq!(refused(results.remove(3)).1, "Duplicate topic name.");
     assert_eq!(refused(results.remove(2)).1, "Topic 'a_b' collides with existing topic: a.b");
     assert_eq!(refused(results.remove(1)).1, "Duplicate topic name.");
@@ -200,7 +205,9 @@ fn partitions_are_added_with_kafkas_rules() {
     let ask = |state: &Controller, count, assignments: Option<&[&[i32]]>| {
         let assignments = assignments.map(|a| a.iter().map(|b| b.iter().copied().map(BrokerId).collect()).collect());
         state
-            .decide_create_partitions(&[MorePartitions { name: "t".to_owned(), count, assignments, start: 0 }])
+            .decide_create_partitions(&[MorePartitions { name: "t".to_owned(), count, assignments, start: 0 }], &|_| {
+                true
+            })
             .remove(0)
     };
     let invalid = |message: &str| (Kind::InvalidPartitions, message.to_owned());
@@ -515,13 +522,13 @@ fn records_of(state: &Controller, step: &Step) -> Vec<Record> {
                     ..new_topic(*n, name)
                 })
                 .collect();
-            let decided = state.decide_create_topics(&request, DEFAULTS);
+            let decided = state.decide_create_topics(&request, DEFAULTS, &|_| true);
             decided.into_iter().filter_map(Result::ok).map(|created| created.record).collect()
         }
         Step::Delete(name) => state.decide_delete_topic(name).into_iter().collect(),
         Step::Grow(name, count) => {
             let more = MorePartitions { name: name.clone(), count: *count, assignments: None, start: 1 };
-            state.decide_create_partitions(&[more]).into_iter().filter_map(Result::ok).collect()
+            state.decide_create_partitions(&[more], &|_| true).into_iter().filter_map(Result::ok).collect()
         }
         Step::Alter(name, config, value) => {
             let Ok(resource) = state.find_resource(2, name) else { return vec![] };

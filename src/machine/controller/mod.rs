@@ -15,6 +15,7 @@
 
 pub mod brokers;
 pub mod configs;
+pub mod moves;
 pub mod names;
 pub mod placement;
 pub mod record;
@@ -29,6 +30,7 @@ use super::state_bytes::{Reader, StateError, Writer};
 use super::topic_config::Values;
 use super::{Committed, Machine, MachineError, What};
 use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ProducerId, RaftIndex, ReplicaId, TopicId};
+pub use moves::Moving;
 use names::fold_name;
 pub use record::{DirectoryId, Endpoints, Record, Resource};
 pub use refusal::{Kind, Refusal};
@@ -83,6 +85,7 @@ pub struct Controller {
     version: RaftIndex,
     /// The first replicas of partitions that have others now.
     founders: BTreeMap<PartitionId, Vec<ReplicaId>>,
+    moving: BTreeMap<PartitionId, Moving>,
 }
 
 impl Controller {
@@ -151,11 +154,11 @@ impl Controller {
     #[must_use]
     pub fn founders(&self, partition: PartitionId) -> Option<&[ReplicaId]> {
         let present = self.replicas(partition)?;
-        let first = self.founders.get(&partition).filter(|_| present.len() > 1);
+        let first = self.founders.get(&partition).filter(|_| present.len() > 1 || self.moving.contains_key(&partition));
         Some(first.map_or(present, Vec::as_slice))
     }
 
-    /// All replicas that one broker is to hold, by partition.
+    /// All replicas that one broker is to have, by partition; not those that are to go.
     pub fn replicas_on(&self, broker: BrokerId) -> impl Iterator<Item = (PartitionId, ReplicaId)> {
         self.topics.values().flat_map(move |topic| {
             (0..).zip(&topic.partitions).flat_map(move |(at, replicas)| {
@@ -223,6 +226,8 @@ impl Controller {
                 fits
             }
             Record::ReplicaReplaced { partition, old, new } => self.replace_replica(partition, old, new),
+            Record::ReplicasChanged { partition, replicas } => self.change_replicas(partition, replicas),
+            Record::ReplicasSettled { partition, replicas } => self.settle_replicas(partition, &replicas),
         }
     }
 
@@ -257,6 +262,7 @@ impl Controller {
     fn remove_topic(&mut self, id: TopicId) -> bool {
         let Some(topic) = self.topics.remove(&id) else { return false };
         self.founders.retain(|partition, _| partition.topic != id);
+        self.moving.retain(|partition, _| partition.topic != id);
         self.partitions -= topic.partitions.len();
         self.names.remove(&topic.name);
         self.folded.remove(&fold_name(&topic.name));
@@ -274,17 +280,29 @@ impl Controller {
     }
 
     fn replace_replica(&mut self, partition: PartitionId, old: ReplicaId, new: ReplicaId) -> bool {
-        let Ok(at) = usize::try_from(partition.partition.0) else { return false };
-        let replicas = self.topics.get_mut(&partition.topic).and_then(|topic| topic.partitions.get_mut(at));
-        let Some(replicas) = replicas else { return false };
-        let Some(place) = replicas.iter().position(|replica| *replica == old) else { return false };
-        if new.broker != old.broker || new.incarnation < self.next_incarnation {
+        let Some(present) = self.replicas(partition).map(<[_]>::to_vec) else { return false };
+        let Some(place) = present.iter().position(|replica| *replica == old) else { return false };
+        if new.broker != old.broker || new.incarnation < self.next_incarnation || new.incarnation.0 == u64::MAX {
             return false;
         }
-        self.founders.entry(partition).or_insert_with(|| replicas.clone());
+        let mut replicas = present.clone();
         replicas[place] = new;
+        let is_alone = replicas.len() == 1;
+        self.founders.entry(partition).or_insert(present);
+        self.set_replicas(partition, replicas);
         self.next_incarnation = new.incarnation.next();
+        if !is_alone {
+            self.note_replaced(partition, old, new);
+        }
         true
+    }
+
+    fn set_replicas(&mut self, partition: PartitionId, replicas: Vec<ReplicaId>) {
+        let at = usize::try_from(partition.partition.0).ok();
+        let topic = self.topics.get_mut(&partition.topic);
+        if let Some(place) = topic.and_then(|topic| topic.partitions.get_mut(at?)) {
+            *place = replicas;
+        }
     }
 
     /// Takes note of the incarnations of new replicas. Refuses the whole when one was handed out before, when a broker
@@ -367,6 +385,16 @@ impl Controller {
             let partition = PartitionId { topic, partition: PartitionIndex(from.i32("partition")?) };
             state.founders.insert(partition, record::read_replicas(from)?);
         }
+        let moving = if version >= 2 { from.count(28, "partitions with replicas on their way")? } else { 0 };
+        for _ in 0..moving {
+            let partition = record::read_partition(from)?;
+            let mut replicas = || -> Result<Vec<ReplicaId>, StateError> {
+                let count = from.count(record::REPLICA_BYTES, "replicas on their way")?;
+                (0..count).map(|_| record::read_replica(from)).collect()
+            };
+            let moving = Moving { adding: replicas()?, removing: replicas()? };
+            state.moving.insert(partition, moving);
+        }
         state.next_producer_id = ProducerId(from.i64("next producer id")?);
         state.next_incarnation = Incarnation(from.u64("next incarnation")?);
         from.end()?;
@@ -425,6 +453,12 @@ impl Machine for Controller {
             out.raw(&partition.topic.0);
             out.i32(partition.partition.0);
             record::write_replicas(&mut out, replicas);
+        }
+        out.count(self.moving.len());
+        for (partition, moving) in &self.moving {
+            record::write_partition(&mut out, *partition);
+            record::write_replicas(&mut out, &moving.adding);
+            record::write_replicas(&mut out, &moving.removing);
         }
         out.i64(self.next_producer_id.0);
         out.u64(self.next_incarnation.0);

@@ -20,13 +20,15 @@ const PRODUCER_IDS_RESERVED: u8 = 8;
 const REPLICA_REPLACED: u8 = 9;
 const BROKER_DESCRIBED: u8 = 10;
 const CONTROLLER_REPLICA: u8 = 11;
+const REPLICAS_CHANGED: u8 = 12;
+const REPLICAS_SETTLED: u8 = 13;
 
 // Kafka's numbers of resource types; the last is Ottla's own.
 const RESOURCE_TOPIC: u8 = 2;
 const RESOURCE_BROKER: u8 = 4;
 const RESOURCE_ALL_BROKERS: u8 = 100;
 
-const REPLICA_BYTES: usize = 4 + 8;
+pub(super) const REPLICA_BYTES: usize = 4 + 8;
 /// Id, name, and the three counts.
 pub(super) const TOPIC_BYTES_MIN: usize = 16 + 4 + 4 + 4;
 
@@ -145,6 +147,20 @@ pub enum Record {
         /// The one in its place, on the same broker.
         new: ReplicaId,
     },
+    /// A partition is to have other replicas: those that are new to it are added to its group, those that are missing here are removed from it.
+    ReplicasChanged {
+        /// The partition.
+        partition: PartitionId,
+        /// What it is to have, the preferred leader first.
+        replicas: Vec<ReplicaId>,
+    },
+    /// A partition's group is as it is to be.
+    ReplicasSettled {
+        /// The partition.
+        partition: PartitionId,
+        /// What it was to be when its leader saw that.
+        replicas: Vec<ReplicaId>,
+    },
 }
 
 /// The records as the body of one entry: they take effect together.
@@ -223,10 +239,19 @@ impl Record {
             }
             Self::ReplicaReplaced { partition, old, new } => {
                 out.u8(REPLICA_REPLACED);
-                out.raw(&partition.topic.0);
-                out.i32(partition.partition.0);
+                write_partition(out, *partition);
                 write_replica(out, *old);
                 write_replica(out, *new);
+            }
+            Self::ReplicasChanged { partition, replicas } => {
+                out.u8(REPLICAS_CHANGED);
+                write_partition(out, *partition);
+                write_replicas(out, replicas);
+            }
+            Self::ReplicasSettled { partition, replicas } => {
+                out.u8(REPLICAS_SETTLED);
+                write_partition(out, *partition);
+                write_replicas(out, replicas);
             }
         }
     }
@@ -262,13 +287,16 @@ impl Record {
                 next: ProducerId(from.i64("next producer id")?),
             },
             REPLICA_REPLACED => Self::ReplicaReplaced {
-                partition: PartitionId {
-                    topic: TopicId(from.array("topic id")?),
-                    partition: PartitionIndex(from.i32("partition")?),
-                },
+                partition: read_partition(from)?,
                 old: read_replica(from)?,
                 new: read_replica(from)?,
             },
+            REPLICAS_CHANGED => {
+                Self::ReplicasChanged { partition: read_partition(from)?, replicas: read_replicas(from)? }
+            }
+            REPLICAS_SETTLED => {
+                Self::ReplicasSettled { partition: read_partition(from)?, replicas: read_replicas(from)? }
+            }
             tag => return Err(StateError::Newer { what: "controller record", number: tag.into() }),
         })
     }
@@ -352,6 +380,16 @@ fn read_partitions(from: &mut Reader<'_>) -> Result<Vec<Vec<ReplicaId>>, StateEr
         partitions.push(read_replicas(from)?);
     }
     Ok(partitions)
+}
+
+pub(super) fn write_partition(out: &mut Writer, partition: PartitionId) {
+    out.raw(&partition.topic.0);
+    out.i32(partition.partition.0);
+}
+
+pub(super) fn read_partition(from: &mut Reader<'_>) -> Result<PartitionId, StateError> {
+    let topic = TopicId(from.array("topic id")?);
+    Ok(PartitionId { topic, partition: PartitionIndex(from.i32("partition")?) })
 }
 
 pub(super) fn write_replica(out: &mut Writer, replica: ReplicaId) {

@@ -70,13 +70,14 @@ struct Taken {
 }
 
 impl Controller {
-    /// Decides about each topic of a `CreateTopics` request by itself, in order; the answers stand in that order. A topic
+    /// Decides about each topic of a `CreateTopics` request by itself, in order, on brokers that are there; the answers stand in that order. A topic
     /// sees those before it. Each occurrence of a name that appears twice is refused.
     #[must_use]
     pub fn decide_create_topics(
         &self,
         request: &[NewTopic],
         defaults: TopicDefaults,
+        is_alive: &dyn Fn(BrokerId) -> bool,
     ) -> Vec<Result<CreatedTopic, Refusal>> {
         let asked = request.iter().map(|topic| match topic.assignments.len() {
             0 => usize::try_from(topic.partitions).unwrap_or(1),
@@ -92,7 +93,7 @@ impl Controller {
             if twice.contains(topic.name.as_str()) {
                 return Err(Refusal::new(Kind::InvalidRequest, "Duplicate topic name."));
             }
-            self.decide_create_topic(topic, defaults, &mut taken)
+            self.decide_create_topic(topic, defaults, is_alive, &mut taken)
         };
         request.iter().map(decide).collect()
     }
@@ -101,13 +102,15 @@ impl Controller {
         &self,
         new: &NewTopic,
         defaults: TopicDefaults,
+        is_alive: &dyn Fn(BrokerId) -> bool,
         taken: &mut Taken,
     ) -> Result<CreatedTopic, Refusal> {
         assert_ne!(new.id, TopicId::ZERO, "a topic's id is drawn by the caller");
         check_name(&new.name)?;
         self.check_name_is_free(&new.name, taken)?;
         let configs = check_new_configs(&new.configs)?;
-        let brokers = if new.assignments.is_empty() { self.place(new, defaults)? } else { self.check_manual(new)? };
+        let brokers =
+            if new.assignments.is_empty() { self.place(new, defaults, is_alive)? } else { self.check_manual(new)? };
         if self.partitions + taken.partitions + brokers.len() > PARTITIONS_MAX {
             return Err(too_many_partitions());
         }
@@ -136,7 +139,12 @@ impl Controller {
     }
 
     /// Chooses brokers for a topic that leaves it to us.
-    fn place(&self, new: &NewTopic, defaults: TopicDefaults) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+    fn place(
+        &self,
+        new: &NewTopic,
+        defaults: TopicDefaults,
+        is_alive: &dyn Fn(BrokerId) -> bool,
+    ) -> Result<Vec<Vec<BrokerId>>, Refusal> {
         if new.replication_factor < -1 || new.replication_factor == 0 {
             let message = "Replication factor must be larger than 0, or -1 to use the default value.";
             return Err(Refusal::new(Kind::InvalidReplicationFactor, message));
@@ -148,11 +156,17 @@ impl Controller {
         let or = |value: i32, default: i32| usize::try_from(if value == -1 { default } else { value }).unwrap_or(0);
         let partitions = or(new.partitions, defaults.partitions);
         let replicas = or(new.replication_factor.into(), defaults.replication_factor.into());
-        self.spread(partitions, replicas, new.start)
+        self.spread(partitions, replicas, new.start, is_alive)
     }
 
-    fn spread(&self, partitions: usize, replicas: usize, start: u32) -> Result<Vec<Vec<BrokerId>>, Refusal> {
-        let brokers: Vec<_> = self.brokers.keys().copied().collect();
+    fn spread(
+        &self,
+        partitions: usize,
+        replicas: usize,
+        start: u32,
+        is_alive: &dyn Fn(BrokerId) -> bool,
+    ) -> Result<Vec<Vec<BrokerId>>, Refusal> {
+        let brokers: Vec<_> = self.brokers.keys().copied().filter(|broker| is_alive(*broker)).collect();
         if replicas == 0 || replicas > brokers.len() {
             let message = format!(
                 "Unable to replicate the partition {replicas} time(s): The target replication factor of {replicas} cannot \
@@ -254,19 +268,28 @@ impl Controller {
 
     /// Decides about each topic of a `CreatePartitions` request by itself, as [`Controller::decide_create_topics`] does.
     #[must_use]
-    pub fn decide_create_partitions(&self, request: &[MorePartitions]) -> Vec<Result<Record, Refusal>> {
+    pub fn decide_create_partitions(
+        &self,
+        request: &[MorePartitions],
+        is_alive: &dyn Fn(BrokerId) -> bool,
+    ) -> Vec<Result<Record, Refusal>> {
         let twice = repeated(request.iter().map(|topic| topic.name.as_str()));
         let mut taken = Taken::default();
         let decide = |more: &MorePartitions| {
             if twice.contains(more.name.as_str()) {
                 return Err(Refusal::new(Kind::InvalidRequest, "Duplicate topic name."));
             }
-            self.decide_more_partitions(more, &mut taken)
+            self.decide_more_partitions(more, is_alive, &mut taken)
         };
         request.iter().map(decide).collect()
     }
 
-    fn decide_more_partitions(&self, more: &MorePartitions, taken: &mut Taken) -> Result<Record, Refusal> {
+    fn decide_more_partitions(
+        &self,
+        more: &MorePartitions,
+        is_alive: &dyn Fn(BrokerId) -> bool,
+        taken: &mut Taken,
+    ) -> Result<Record, Refusal> {
         let topic = self.topic(&more.name).ok_or_else(Refusal::unknown_topic)?;
         let present = i32::try_from(topic.partitions.len()).expect("limited at creation");
         let refuse = |message| Err(Refusal::new(Kind::InvalidPartitions, message));
@@ -296,7 +319,7 @@ impl Controller {
                 chosen.iter().try_for_each(|brokers| self.check_assignment(brokers, Some(replicas)))?;
                 chosen.clone()
             }
-            None => self.spread(added, replicas, more.start)?,
+            None => self.spread(added, replicas, more.start, is_alive)?,
         };
         if self.partitions + taken.partitions + added > PARTITIONS_MAX {
             return Err(too_many_partitions());

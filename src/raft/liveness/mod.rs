@@ -133,6 +133,8 @@ pub struct Liveness {
     orphans: BTreeSet<PartitionId>,
     /// Groups that a broker which has begun a new life has to hear of.
     tell: BTreeSet<PartitionId>,
+    /// The latest term in which somebody was heard to lead each group: clients are not sent back to a leader of an earlier one.
+    led: BTreeMap<PartitionId, Term>,
 }
 
 impl Liveness {
@@ -149,6 +151,7 @@ impl Liveness {
             changed: BTreeSet::new(),
             orphans: BTreeSet::new(),
             tell: BTreeSet::new(),
+            led: BTreeMap::new(),
         }
     }
 
@@ -190,9 +193,15 @@ impl Liveness {
         self.withdraw(group);
     }
 
+    /// The group is no more.
+    pub fn forget(&mut self, group: PartitionId) {
+        self.led.remove(&group);
+    }
+
     /// This broker leads the group in `term`, and serves.
     pub fn claim(&mut self, group: PartitionId, term: Term) {
         if self.groups.contains_key(&group) {
+            note_led(&mut self.led, group, term);
             self.claims.claim(group, term);
             self.changed.insert(group);
         }
@@ -231,13 +240,19 @@ impl Liveness {
         }
         (peer.boot, peer.sent, peer.heard) = (Some(beat.boot), Some(beat.sent), Some(now));
         let (to, sent, refusals) = (beat.boot, beat.sent, beat.refusals);
+        for (group, term) in &beat.claimed {
+            note_led(&mut self.led, *group, *term);
+        }
         self.changed.extend(peer.learn(beat));
         let mut refused = Vec::new();
+        let own = &self.claims;
         for (group, claim) in &mut peer.claims {
             let agrees = match (self.groups.get_mut(group), stands(*group)) {
                 (Some(state), Some((term, voted_for))) => {
                     // What shows in how it stands needs no note any more.
-                    state.votes.retain(|vote| vote.term > term);
+                    // One against a claim of this broker itself is kept until that is withdrawn.
+                    let claimed = own.get(*group).map(|(term, _)| term);
+                    state.votes.retain(|vote| vote.term > term || claimed.is_some_and(|claimed| vote.term > claimed));
                     let follows = term < claim.term || (term == claim.term && voted_for == from);
                     follows && state.voted().is_none_or(|voted| voted <= claim.term)
                 }
@@ -314,7 +329,20 @@ impl Liveness {
         let own = self.claims.get(group).map(|(term, _)| (self.me, term));
         let claimed = |(broker, peer): (&BrokerId, &Peer)| peer.claims.get(&group).map(|claim| (*broker, claim.term));
         let heard = self.peers.iter().filter(|(_, peer)| peer.is_heard());
-        heard.filter_map(claimed).chain(own).max_by_key(|(_, term)| *term)
+        let newest = heard.filter_map(claimed).chain(own).max_by_key(|(_, term)| *term);
+        newest.filter(|(_, term)| self.led.get(&group).is_none_or(|led| term >= led))
+    }
+
+    /// Whether somebody was ever heard to lead a group, since this broker has started.
+    #[must_use]
+    pub fn was_led(&self, group: PartitionId) -> bool {
+        self.led.contains_key(&group)
+    }
+
+    /// Whether a broker has been silent for at least so long.
+    #[must_use]
+    pub fn is_silent_for(&self, broker: BrokerId, at_least: Duration, now: Duration) -> bool {
+        broker != self.me && self.peers.get(&broker).is_none_or(|peer| now >= peer.last_sign() + at_least)
     }
 
     /// Whether this broker, or one that is heard and followed, leads a group.
@@ -419,6 +447,11 @@ impl Liveness {
         let bound = promised.max().map_or(now, |promised| promised + PROMISE);
         bound.max(self.started + PROMISE).max(now) + jitter(draw)
     }
+}
+
+fn note_led(led: &mut BTreeMap<PartitionId, Term>, group: PartitionId, term: Term) {
+    let latest = led.entry(group).or_insert(term);
+    *latest = (*latest).max(term);
 }
 
 fn jitter(draw: &mut impl FnMut(u64) -> u64) -> Duration {

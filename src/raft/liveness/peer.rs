@@ -145,9 +145,14 @@ impl Peer {
         self.heard.is_some() && !self.suspected && !self.is_gone
     }
 
+    /// When it was last heard, or first known.
+    pub(super) fn last_sign(&self) -> Duration {
+        self.heard.unwrap_or(self.since)
+    }
+
     /// Looks at the time; whether it is suspected from now on.
     pub(super) fn suspect(&mut self, now: Duration) -> bool {
-        let is_late = now >= self.heard.unwrap_or(self.since) + SUSPECT_AFTER;
+        let is_late = now >= self.last_sign() + SUSPECT_AFTER;
         is_late && !std::mem::replace(&mut self.suspected, true)
     }
 

@@ -86,7 +86,9 @@ fn put_entry(from: RaftEntry) -> proto::Entry {
             Some(entry::Payload::Records(batch))
         }
         EntryPayload::Normal(Command::Machine(command)) => Some(entry::Payload::Command(command)),
-        EntryPayload::Normal(Command::Stored(_)) => unreachable!("what is read for applying is not replicated"),
+        EntryPayload::Normal(Command::At(..) | Command::Stored(_)) => {
+            unreachable!("what is replicated is read from the log, as it was stored")
+        }
     };
     let crc = checked(payload.as_ref()).map_or(0, |bytes| crc32c(&[bytes]));
     proto::Entry { id: Some(put_id(&from.log_id)), payload, crc }

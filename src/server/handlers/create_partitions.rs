@@ -42,7 +42,7 @@ async fn widen(
 ) -> Vec<Result<TopicId, alter::Refused>> {
     let wanted: Vec<MorePartitions> = topics.iter().map(|topic| wanted(call, topic)).collect();
     let decide = |controller: &Controller| {
-        let decided = controller.decide_create_partitions(&wanted);
+        let decided = controller.decide_create_partitions(&wanted, &|broker| call.context.is_alive(broker));
         let records: Vec<Record> = match validate_only {
             true => Vec::new(),
             false => decided.iter().flatten().cloned().collect(),

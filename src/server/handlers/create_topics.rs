@@ -51,7 +51,7 @@ async fn create(call: &Call, topics: &[CreatableTopic], validate_only: bool) -> 
     let decide = |controller: &Controller| {
         let replication_factor = configured.replication_factor.unwrap_or_else(|| usual_replicas(controller));
         let defaults = TopicDefaults { partitions: configured.partitions, replication_factor };
-        let decided = controller.decide_create_topics(&wanted, defaults);
+        let decided = controller.decide_create_topics(&wanted, defaults, &|broker| call.context.is_alive(broker));
         let records: Vec<Record> = match validate_only {
             true => Vec::new(),
             false => decided.iter().flatten().map(|created| created.record.clone()).collect(),

@@ -23,12 +23,14 @@ pub async fn handle(call: &Call, request: DescribeClusterRequest) -> DescribeClu
         }
     }
     let context = &call.context;
-    let brokers = context.brokers().into_iter().map(|broker| DescribeClusterBroker {
+    let all = context.all_brokers().into_iter();
+    let listed = all.filter(|broker| request.include_fenced_brokers || context.is_alive(broker.id));
+    let brokers = listed.map(|broker| DescribeClusterBroker {
+        is_fenced: !context.is_alive(broker.id),
         broker_id: broker.id.0,
         host: broker.host,
         port: broker.port,
         rack: broker.rack,
-        is_fenced: false,
     });
     let mut response = DescribeClusterResponse {
         cluster_id: context.cluster_id.as_str().into(),

@@ -2,6 +2,7 @@
 
 use super::group;
 use crate::machine::groups::Answer;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::list_groups::ListedGroup;
 use crate::protocol::messages::{ListGroupsRequest, ListGroupsResponse};
 use crate::protocol::value::Text;
@@ -18,6 +19,8 @@ pub async fn handle(call: &Call, request: ListGroupsRequest) -> ListGroupsRespon
         match asked.await {
             Ok(Answer::Listed(listed)) => groups.extend(listed),
             Ok(other) => panic!("a list was told {other:?}"),
+            // Another broker coordinates it.
+            Err(ErrorCode::NOT_COORDINATOR) if call.context.among.is_some() => {}
             Err(error_code) => return ListGroupsResponse { error_code, ..Default::default() },
         }
     }

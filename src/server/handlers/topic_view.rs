@@ -45,7 +45,13 @@ pub(super) fn partition(context: &Context, topic: TopicId, index: PartitionIndex
         false => !context.is_alive(BrokerId(broker)),
     };
     let offline: Vec<i32> = replicas.iter().copied().filter(|broker| is_offline(*broker)).collect();
-    let in_sync: Vec<i32> = replicas.iter().copied().filter(|broker| !offline.contains(broker)).collect();
+    // One that was added does not count before its group counts on it.
+    let added: Vec<i32> = context.controller.read(|controller| {
+        let adding = controller.moving(id).map(|moving| moving.adding.iter().map(|replica| replica.broker.0).collect());
+        adding.unwrap_or_default()
+    });
+    let is_in_sync = |broker: &i32| !offline.contains(broker) && !added.contains(broker);
+    let in_sync: Vec<i32> = replicas.iter().copied().filter(is_in_sync).collect();
     // As Kafka: the last one in sync stays so, whatever becomes of it.
     let isr = if in_sync.is_empty() { replicas.to_vec() } else { in_sync };
     match context.leader(id) {
@@ -62,13 +68,16 @@ pub(super) fn partition(context: &Context, topic: TopicId, index: PartitionIndex
             leader_id: -1,
             leader_epoch: -1,
             isr,
-            is_new: offline.is_empty() && !is_led_here(held.as_ref()),
+            is_new: !is_broken && !was_led(context, id, held.as_ref()),
             offline,
         },
     }
 }
 
-/// Whether the replica here has led, and does not serve for a moment.
-fn is_led_here(held: Option<&Held>) -> bool {
-    matches!(held, Some(Held::Open(replica)) if replica.watermarks().applied.is_some())
+/// Whether somebody has led the partition: it is between two leaders then, and not on its way to its first.
+fn was_led(context: &Context, id: PartitionId, held: Option<&Held>) -> bool {
+    match &context.among {
+        Some(node) => node.was_led(id),
+        None => matches!(held, Some(Held::Open(_))),
+    }
 }

@@ -1,0 +1,138 @@
+//! Replicas on their way: partitions whose group does not have the members yet that it is to have.
+//!
+//! The list of a partition's replicas says what is wanted. Until its group's leader reports that the group is so ([`Record::ReplicasSettled`]), the
+//! partition is *moving*: replicas that are added do not vote yet, and replicas that are removed still may, so that their brokers keep them.
+
+use std::collections::BTreeSet;
+
+use super::names::is_internal;
+use super::{Controller, Record, Topic};
+use crate::ids::{BrokerId, PartitionId, PartitionIndex, ReplicaId};
+
+/// What is on its way in a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moving {
+    /// Replicas that do not vote yet, of those that the partition is to have.
+    pub adding: Vec<ReplicaId>,
+    /// Replicas that may vote still, and are to go.
+    pub removing: Vec<ReplicaId>,
+}
+
+impl Moving {
+    fn is_over(&self) -> bool {
+        self.adding.is_empty() && self.removing.is_empty()
+    }
+}
+
+/// Replicas that an internal topic's partitions have, once there are as many brokers.
+const INTERNAL_REPLICAS: usize = 3;
+/// Partitions that are raised by one entry.
+const RAISED_MAX: usize = 64;
+
+impl Controller {
+    /// What is on its way in a partition; none when its group is as it is to be.
+    #[must_use]
+    pub fn moving(&self, partition: PartitionId) -> Option<&Moving> {
+        self.moving.get(&partition)
+    }
+
+    /// All partitions in which something is on its way.
+    pub fn all_moving(&self) -> impl Iterator<Item = (PartitionId, &Moving)> {
+        self.moving.iter().map(|(partition, moving)| (*partition, moving))
+    }
+
+    /// The partition's group is as it is to be: nothing if that is known, or if it is to be otherwise by now.
+    #[must_use]
+    pub fn decide_settled(&self, partition: PartitionId, replicas: &BTreeSet<ReplicaId>) -> Vec<Record> {
+        let wanted = self.replicas(partition).unwrap_or_default();
+        let is_so = wanted.iter().copied().collect::<BTreeSet<_>>() == *replicas;
+        if !is_so || !self.moving.contains_key(&partition) {
+            return Vec::new();
+        }
+        vec![Record::ReplicasSettled { partition, replicas: wanted.to_vec() }]
+    }
+
+    /// Gives partitions of internal topics that were made when there were fewer brokers the replicas that they are to have, on brokers that are there.
+    /// A few at a time, those first that have the fewest.
+    #[must_use]
+    pub fn decide_raise_internal(&self, is_alive: impl Fn(BrokerId) -> bool) -> Vec<Record> {
+        let alive: Vec<BrokerId> = self.brokers.keys().copied().filter(|broker| is_alive(*broker)).collect();
+        let wanted = self.brokers.len().min(INTERNAL_REPLICAS);
+        let mut held: std::collections::BTreeMap<BrokerId, usize> = alive.iter().map(|broker| (*broker, 0)).collect();
+        let internal = || self.topics.values().filter(|topic| is_internal(&topic.name));
+        for replica in internal().flat_map(|topic| topic.partitions.iter().flatten()) {
+            held.entry(replica.broker).and_modify(|count| *count += 1);
+        }
+        let mut incarnation = self.next_incarnation;
+        let mut records = Vec::new();
+        let partitions =
+            internal().flat_map(|topic: &Topic| (0..).zip(&topic.partitions).map(move |(at, it)| (topic.id, at, it)));
+        for (topic, at, replicas) in partitions {
+            let partition = PartitionId { topic, partition: PartitionIndex(at) };
+            if replicas.len() >= wanted || self.moving.contains_key(&partition) || records.len() == RAISED_MAX {
+                continue;
+            }
+            let mut raised = replicas.clone();
+            while raised.len() < wanted {
+                let is_free = |broker: &BrokerId| raised.iter().all(|replica| replica.broker != *broker);
+                let Some(broker) = alive.iter().copied().filter(is_free).min_by_key(|broker| held[broker]) else {
+                    break;
+                };
+                *held.get_mut(&broker).expect("counted above") += 1;
+                raised.push(ReplicaId { broker, incarnation });
+                incarnation = incarnation.next();
+            }
+            if raised.len() > replicas.len() {
+                records.push(Record::ReplicasChanged { partition, replicas: raised });
+            }
+        }
+        records
+    }
+
+    /// The replicas of its partition's group, those included that are to go.
+    fn in_group(&self, partition: PartitionId) -> Vec<ReplicaId> {
+        let removing = self.moving.get(&partition).map(|moving| moving.removing.as_slice()).unwrap_or_default();
+        self.replicas(partition).unwrap_or_default().iter().chain(removing).copied().collect()
+    }
+
+    pub(super) fn change_replicas(&mut self, partition: PartitionId, wanted: Vec<ReplicaId>) -> bool {
+        let present = self.in_group(partition);
+        let distinct: BTreeSet<BrokerId> = wanted.iter().map(|replica| replica.broker).collect();
+        let added: Vec<ReplicaId> = wanted.iter().copied().filter(|replica| !present.contains(replica)).collect();
+        let mut next = self.next_incarnation;
+        for replica in &added {
+            if replica.incarnation < next || replica.incarnation.0 == u64::MAX {
+                return false;
+            }
+            next = replica.incarnation.next();
+        }
+        if present.is_empty() || wanted.is_empty() || distinct.len() != wanted.len() {
+            return false;
+        }
+        let before = self.moving.remove(&partition).unwrap_or_default();
+        let still_added = before.adding.into_iter().filter(|replica| wanted.contains(replica));
+        let moving = Moving {
+            adding: still_added.chain(added).collect(),
+            removing: present.into_iter().filter(|replica| !wanted.contains(replica)).collect(),
+        };
+        let first = self.replicas(partition).expect("has replicas").to_vec();
+        self.founders.entry(partition).or_insert(first);
+        self.set_replicas(partition, wanted);
+        self.next_incarnation = next;
+        if !moving.is_over() {
+            self.moving.insert(partition, moving);
+        }
+        true
+    }
+
+    pub(super) fn settle_replicas(&mut self, partition: PartitionId, replicas: &[ReplicaId]) -> bool {
+        self.replicas(partition) == Some(replicas) && self.moving.remove(&partition).is_some()
+    }
+
+    /// `new` stands where `old` stood, and does not vote yet.
+    pub(super) fn note_replaced(&mut self, partition: PartitionId, old: ReplicaId, new: ReplicaId) {
+        let moving = self.moving.entry(partition).or_default();
+        moving.adding.retain(|replica| *replica != old);
+        moving.adding.push(new);
+    }
+}
