@@ -21,7 +21,6 @@ use room::{Room, Struck};
 use story::{BROKERS, Scene};
 use tokio::task::JoinSet;
 
-use crate::bugs::Bug;
 use crate::history::Shared;
 
 /// Simulated time that a run may take beside its story.
@@ -34,8 +33,6 @@ struct Plan {
     story: Vec<Scene>,
     value_bytes: usize,
     partitions: i32,
-    /// Planted bugs, and in which brokers.
-    bugs: Vec<(usize, Bug)>,
 }
 
 /// What a run came to.
@@ -55,7 +52,6 @@ struct Outcome {
 fn run(plan: &Plan) -> Outcome {
     crate::panics::watch();
     let room = Room::new(plan.seed);
-    plan.bugs.iter().for_each(|(broker, bug)| room.brokers[*broker].plant(*bug));
     let stage = Stage {
         history: Shared::default(),
         evidence: Evidence::default(),

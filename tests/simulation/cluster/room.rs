@@ -264,7 +264,7 @@ impl<'a> Play<'a> {
         let is_up = |broker: &usize| !self.states[*broker].is_down;
         let hits = match act {
             Act::Kill(brokers) | Act::Power(brokers) => brokers.iter().all(is_up),
-            Act::Stop(broker) | Act::Wipe(broker) | Act::Slow(broker, _) => is_up(broker),
+            Act::Stop(broker) | Act::Wipe(broker) | Act::Lie(broker) | Act::Slow(broker, _) => is_up(broker),
             Act::Close(from, to, _) => is_up(from) || is_up(to),
         };
         if !hits {
@@ -281,6 +281,7 @@ impl<'a> Play<'a> {
                 self.states[*broker].is_wiped = true;
                 self.arm(*broker, now);
             }
+            Act::Lie(broker) => self.room.brokers[*broker].disk().lie(),
             Act::Stop(broker) => {
                 self.room.brokers[*broker].strike(Fault::Stop(0));
                 self.states[*broker].stops = true;

@@ -29,6 +29,8 @@ pub enum Act {
     Close(usize, usize, Closed),
     /// Messages of a broker take this many milliseconds.
     Slow(usize, u64),
+    /// The disk says of everything from now on that it is durable, and forgets it when the power is cut. No broker can bear this in a majority: a planted bug.
+    Lie(usize),
     /// The power is cut and the disk replaced by an empty one.
     Wipe(usize),
 }

@@ -7,13 +7,13 @@ use super::{Outcome, Plan, run};
 
 fn check(plan: &Plan) -> Outcome {
     let outcome = run(plan);
-    assert!(outcome.violations.is_empty(), "seed {}: {:#?}", plan.seed, outcome.violations);
+    assert!(outcome.violations.is_empty(), "{plan:#?}: {:#?}", outcome.violations);
     assert!(outcome.struck.missed.is_empty(), "seed {}: never struck: {:?}", plan.seed, outcome.struck.missed);
     outcome
 }
 
 fn calm(seed: u64) -> Plan {
-    Plan { seed, story: Vec::new(), value_bytes: 100, partitions: 3, bugs: Vec::new() }
+    Plan { seed, story: Vec::new(), value_bytes: 100, partitions: 3 }
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn stories(kind: Kind, default_seeds: u64, scenes: usize) {
     let (began, mut simulated) = (Instant::now(), Duration::ZERO);
     for seed in crate::seeds(default_seeds) {
         let value_bytes = if seed % 3 == 0 { 2_500 } else { 100 };
-        let plan = Plan { seed, story: story(seed, kind, scenes), value_bytes, partitions: 3, bugs: Vec::new() };
+        let plan = Plan { seed, story: story(seed, kind, scenes), value_bytes, partitions: 3 };
         let outcome = check(&plan);
         simulated += outcome.took;
         println!(
