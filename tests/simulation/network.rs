@@ -25,7 +25,6 @@ pub struct Wires(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     hash: u64,
-    bytes: u64,
     /// From whom to whom nothing gets through until later, as when packets are lost and sent again.
     stalled: BTreeSet<(String, String)>,
     waiting: Vec<Waker>,
@@ -41,11 +40,6 @@ impl Wires {
     /// The hash over all bytes that brokers have read.
     pub fn hash(&self) -> u64 {
         self.lock().hash
-    }
-
-    /// How many bytes brokers have read.
-    pub fn bytes(&self) -> u64 {
-        self.lock().bytes
     }
 
     /// Reads that found their way stalled.
@@ -91,7 +85,6 @@ impl AsyncRead for Ear {
         let polled = Pin::new(&mut me.stream).poll_read(context, buf);
         let heard = &buf.filled()[before..];
         let mut state = me.wires.lock();
-        state.bytes += heard.len() as u64;
         for byte in heard {
             state.hash = (state.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }

@@ -47,7 +47,7 @@ fn is_caught(violation: &str) -> bool {
 /// Runs a story with its bug until clients see a violation.
 fn seeds_until_caught(story: fn(u64) -> Vec<Scene>) {
     for seed in 0..SEEDS_MAX {
-        let plan = Plan { story: story(seed), value_bytes: 100, partitions: 1, seed };
+        let plan = Plan { story: story(seed), value_bytes: 100, partitions: 1, is_early: false, seed };
         let outcome = run(&plan);
         let Some(violation) = outcome.violations.iter().find(|violation| is_caught(violation)) else {
             println!("seed {seed}: not caught; {:?}", outcome.violations.first());

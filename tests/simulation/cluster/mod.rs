@@ -33,12 +33,16 @@ struct Plan {
     story: Vec<Scene>,
     value_bytes: usize,
     partitions: i32,
+    /// Whether the story begins when the brokers start, and not only when there is a topic.
+    is_early: bool,
 }
 
 /// What a run came to.
 struct Outcome {
     violations: Vec<String>,
     struck: Struck,
+    /// Reads that found their way stalled.
+    held_up: u64,
     hash: u64,
     events: u64,
     acked: usize,
@@ -49,7 +53,26 @@ struct Outcome {
     took: Duration,
 }
 
+/// The simulated time, for what the brokers say.
+struct SimTime;
+
+impl tracing_subscriber::fmt::time::FormatTime for SimTime {
+    fn format_time(&self, writer: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+        write!(writer, "{:?}", turmoil::sim_elapsed().unwrap_or_default())
+    }
+}
+
+/// What the brokers say is shown if `OTTLA_SIM_LOG` asks for it (`ottla=debug`).
+fn listen() {
+    if let Ok(filter) = std::env::var("OTTLA_SIM_LOG") {
+        let shown = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_timer(SimTime);
+        // Another run of this process listens already.
+        drop(shown.try_init());
+    }
+}
+
 fn run(plan: &Plan) -> Outcome {
+    listen();
     crate::panics::watch();
     let room = Room::new(plan.seed);
     let stage = Stage {
@@ -84,6 +107,7 @@ fn run(plan: &Plan) -> Outcome {
     Outcome {
         violations,
         struck,
+        held_up: room.wires.held_up(),
         hash,
         events: ended.disk_ops + history.wire_events,
         acked: history.acked.len(),
@@ -96,6 +120,9 @@ fn run(plan: &Plan) -> Outcome {
 
 async fn drive(stage: &Stage, plan: &Plan) {
     let mut turn = plan.seed ^ 0xc11e;
+    if plan.is_early {
+        stage.room.begin();
+    }
     stage.create_topic(&mut turn).await;
     stage.room.begin();
     let (mut lookers, mut producers) = (JoinSet::new(), JoinSet::new());

@@ -264,7 +264,9 @@ impl<'a> Play<'a> {
         let is_up = |broker: &usize| !self.states[*broker].is_down;
         let hits = match act {
             Act::Kill(brokers) | Act::Power(brokers) => brokers.iter().all(is_up),
-            Act::Stop(broker) | Act::Wipe(broker) | Act::Lie(broker) | Act::Slow(broker, _) => is_up(broker),
+            Act::Stop(broker) | Act::Wipe(broker) | Act::Lie(broker) | Act::Full(broker) | Act::Slow(broker, _) => {
+                is_up(broker)
+            }
             Act::Close(from, to, _) => is_up(from) || is_up(to),
         };
         if !hits {
@@ -281,6 +283,7 @@ impl<'a> Play<'a> {
                 self.states[*broker].is_wiped = true;
                 self.arm(*broker, now);
             }
+            Act::Full(broker) => self.room.brokers[*broker].disk().set_capacity(Some(0)),
             Act::Lie(broker) => self.room.brokers[*broker].disk().lie(),
             Act::Stop(broker) => {
                 self.room.brokers[*broker].strike(Fault::Stop(0));
@@ -321,6 +324,7 @@ impl<'a> Play<'a> {
         for broker in std::mem::take(&mut self.slow) {
             self.set_latency(sim, broker, LATENCY_MAX);
         }
+        self.room.brokers.iter().for_each(|broker| broker.disk().set_capacity(None));
         let were_down: Vec<usize> = (0..BROKERS).filter(|broker| self.states[*broker].is_down).collect();
         for broker in &were_down {
             self.states[*broker] = State::default();

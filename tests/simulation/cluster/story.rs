@@ -27,6 +27,8 @@ pub enum Act {
     Stop(usize),
     /// The way from one host to another is closed.
     Close(usize, usize, Closed),
+    /// A broker's disk takes nothing more.
+    Full(usize),
     /// Messages of a broker take this many milliseconds.
     Slow(usize, u64),
     /// The disk says of everything from now on that it is durable, and forgets it when the power is cut. No broker can bear this in a majority: a planted bug.
@@ -57,6 +59,10 @@ pub enum Kind {
     Power,
     /// One loses its disk.
     Wipe,
+    /// Disks are full for a while.
+    Full,
+    /// What may happen while a cluster is founded, at once and soon again.
+    Founding,
     /// All of them together.
     All,
 }
@@ -103,6 +109,7 @@ fn scene(dice: &mut Dice, kind: Kind) -> Scene {
             let both = one != Kind::Cuts && dice.one_in(2);
             if both { vec![Kind::Cuts, one] } else { vec![one] }
         }
+        Kind::Founding => vec![Kind::Cuts, [Kind::Power, Kind::Kills][dice.below(2)]],
         kind => vec![kind],
     };
     let mut acts = Vec::new();
@@ -110,6 +117,11 @@ fn scene(dice: &mut Dice, kind: Kind) -> Scene {
         // Ways are closed while there is somebody at both ends.
         let begins = if kind == Kind::Cuts { dice.ms(0, 200) } else { dice.ms(200, 1_000) };
         acts.extend(faults(dice, kind).into_iter().map(|act| (begins, act)));
+    }
+    if kind == Kind::Founding {
+        // The brokers find each other within less than a second.
+        acts.iter_mut().for_each(|(at, _)| *at = at.mul_f64(0.4));
+        return Scene { acts, lasts: dice.ms(300, 1_200), rest: dice.ms(1, 400) };
     }
     // From shorter than it takes to suspect anybody to longer than it takes to elect others.
     let lasts = if dice.one_in(3) { dice.ms(900, 1_400) } else { dice.ms(1_500, 5_000) };
@@ -123,7 +135,8 @@ fn faults(dice: &mut Dice, kind: Kind) -> Vec<Act> {
         Kind::Kills => vec![Act::Kill(dice.some())],
         Kind::Power => vec![Act::Power(dice.some())],
         Kind::Wipe => vec![Act::Wipe(dice.below(BROKERS))],
-        Kind::Cuts | Kind::All => cut(dice),
+        Kind::Full => dice.some().into_iter().map(Act::Full).collect(),
+        Kind::Cuts | Kind::Founding | Kind::All => cut(dice),
     }
 }
 
