@@ -190,8 +190,9 @@ impl FrontDesk {
         peers
     }
 
-    /// A broker of this cluster says where it is now. What the controller does not know to be it is not believed.
-    fn meet(&self, from: &Introduction) {
+    /// A broker of this cluster says where it is now. What the controller does not know to be it is not believed: answers whether it knows it by another
+    /// directory.
+    fn meet(&self, from: &Introduction) -> bool {
         let known = self.inner().and_then(|inner| {
             inner.controller.read(|controller| controller.broker(from.broker).map(|broker| broker.directory))
         });
@@ -201,24 +202,24 @@ impl FrontDesk {
                 address = from.address,
                 "a broker comes with another data directory than the cluster knows it by, and is not listened to"
             );
-            return;
+            return true;
         }
         if let Some(node) = self.node.get()
             && let Err(error) = node.add_peer(from.broker, &from.address)
         {
             tracing::warn!(broker = from.broker.0, address = from.address, %error, "a broker's address cannot be used");
         }
+        false
     }
 }
 
 impl Desk for FrontDesk {
     fn hello(&self, from: Introduction) -> Hello {
         let me = self.me();
-        if me.cluster_id.is_some() && from.cluster_id == me.cluster_id && from.broker != me.broker {
-            self.meet(&from);
-        }
+        let is_ours = me.cluster_id.is_some() && from.cluster_id == me.cluster_id && from.broker != me.broker;
+        let superseded = is_ours && self.meet(&from);
         let peers = if me.cluster_id.is_some() { self.peers(&me) } else { Vec::new() };
-        Hello { me, peers }
+        Hello { me, peers, superseded }
     }
 
     fn join(&self, from: Introduction, endpoints: Endpoints) -> BoxFuture<'_, Joined> {
@@ -321,9 +322,10 @@ impl Inner {
         }
     }
 
-    /// Tells every seed and every broker that is known where this one is, and takes note of those that they know.
-    async fn introduce(&self, port: &Port) {
-        let Some(node) = &self.among else { return };
+    /// Tells every seed and every broker that is known where this one is, and takes note of those that they know. Answers what cannot come right by
+    /// waiting: that only brokers of another cluster are there.
+    async fn introduce(&self, port: &Port) -> Result<(), BrokerError> {
+        let Some(node) = &self.among else { return Ok(()) };
         let me = port.desk.me();
         let mut addresses: Vec<String> = me.seeds.clone();
         addresses.extend(node.peers().addresses().into_iter().map(|(_, address)| address));
@@ -331,12 +333,29 @@ impl Inner {
         addresses.dedup();
         addresses.retain(|address| *address != me.address);
         let hellos = addresses.iter().map(|address| calls::hello(&self.env.network, address, &me));
-        let mut heard_of = Vec::new();
-        for hello in join_all(hellos).await.into_iter().flatten() {
-            if hello.me.cluster_id == me.cluster_id && hello.me.broker != me.broker {
-                port.desk.meet(&hello.me);
-                heard_of.extend(hello.peers);
+        let (mut heard_of, mut strangers, mut has_own) = (Vec::new(), None, false);
+        for (address, hello) in addresses.iter().zip(join_all(hellos).await) {
+            match hello {
+                Ok(hello) if hello.me.cluster_id != me.cluster_id => {
+                    strangers = hello.me.cluster_id.map(|cluster| (address, cluster)).or(strangers);
+                }
+                Ok(hello) if hello.me.broker != me.broker => {
+                    has_own = true;
+                    if hello.superseded {
+                        return Err(self.superseded());
+                    }
+                    port.desk.meet(&hello.me);
+                    heard_of.extend(hello.peers);
+                }
+                Ok(_) | Err(_) => {}
             }
+        }
+        if let Some((address, cluster)) = strangers.filter(|_| !has_own) {
+            let mine = me.cluster_id.unwrap_or_default();
+            return Err(BrokerError::Cluster(format!(
+                "the data directory belongs to cluster {mine}, and the broker at {address} to another cluster, {cluster}: correct \
+                 cluster.seeds or broker.data_dir"
+            )));
         }
         // Of those that it knows no way to itself, what the others say will do.
         for (broker, address) in heard_of {
@@ -344,6 +363,15 @@ impl Inner {
                 drop(node.add_peer(broker, &address));
             }
         }
+        Ok(())
+    }
+
+    fn superseded(&self) -> BrokerError {
+        BrokerError::Cluster(format!(
+            "the cluster knows broker {} by another data directory, which took the place of this one: this one's data is old; start with an \
+             empty directory",
+            self.broker
+        ))
     }
 
     /// Waits until this broker knows what the cluster has decided, and has told it where it is.
@@ -354,17 +382,13 @@ impl Inner {
         let mut waiting = Waiting::default();
         let directory = DirectoryId(self.home.identity.directory());
         loop {
-            self.introduce(port).await;
+            self.introduce(port).await?;
             if self.controller.catch_up().await {
                 self.meet_all();
                 let known = self.controller.read(|controller| controller.broker(self.broker).map(|it| it.directory));
                 match known {
                     Some(known) if known != directory => {
-                        return Err(BrokerError::Cluster(format!(
-                            "the cluster knows broker {} by another data directory, which took the place of this one: this one's data is old; \
-                             start with an empty directory",
-                            self.broker
-                        )));
+                        return Err(self.superseded());
                     }
                     _ => {}
                 }

@@ -43,8 +43,8 @@ pub(super) struct Wanted {
 const CONTROLLER_SEGMENT_BYTES: u64 = 16 << 20;
 
 /// The preferred leader of a new partition stands for election so often, and so soon again: the others may not have opened it yet.
-const FIRST_TRIES: u32 = 50;
-const FIRST_AGAIN_AFTER: Duration = Duration::from_millis(20);
+const FIRST_TRIES: u32 = 20;
+const FIRST_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 struct Opened<M> {
     log: Arc<Log>,

@@ -134,6 +134,13 @@ impl Inner {
         if !settle(replica.group(), &wanted, &wanted).await {
             return true;
         }
+        // A follower that missed the last entry of a group that rests since would not hear of it before the next one.
+        let members = replica.group().members();
+        let is_heard = |broker| self.among.as_ref().is_some_and(|node| node.is_alive(broker));
+        let is_behind = |replica: &ReplicaId| is_heard(replica.broker) && !members.is_caught_up(*replica, 0);
+        if wanted.iter().any(is_behind) {
+            replica.group().heartbeat().await;
+        }
         if is_moving {
             let settled = |controller: &Controller| Ok::<_, Infallible>((controller.decide_settled(id, &wanted), ()));
             if let Err(error) = self.controller.change(settled).await {

@@ -83,6 +83,9 @@ pub enum Failure {
     /// The arguments do not fit each other, or what they are applied to.
     #[error("{0}")]
     Usage(String),
+    /// The cluster is not as it should be, which has been shown.
+    #[error("the cluster is not healthy")]
+    Unhealthy,
     /// Some of several things failed, each of which has been named.
     #[error("{failed} of {of} failed")]
     Some {
@@ -104,7 +107,7 @@ impl Failure {
             Self::Client(ClientError::NoPartition { .. }) | Self::NoGroup(_) => Exit::NotFound,
             Self::Client(error) if error.code() == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => Exit::NotFound,
             Self::Usage(_) => Exit::Usage,
-            Self::Client(_) | Self::Io { .. } | Self::Data { .. } | Self::Some { .. } => Exit::Failed,
+            Self::Client(_) | Self::Io { .. } | Self::Data { .. } | Self::Unhealthy | Self::Some { .. } => Exit::Failed,
         }
     }
 

@@ -4,10 +4,12 @@
 
 pub mod bench;
 pub mod client;
+pub mod cluster;
 pub mod completion;
 pub mod config;
 pub mod connect;
 pub mod consume;
+pub mod dev;
 pub mod group;
 pub mod logging;
 pub mod position;
@@ -55,6 +57,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Dev(dev::Args),
+    Cluster(cluster::Args),
     Topic(topic::Args),
     Group(group::Args),
     Produce(produce::Args),
@@ -77,6 +81,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let exit = match cli.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Dev(args) => dev::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
         Command::Topic(args) => topic::run(&args),
         Command::Group(args) => group::run(&args),
         Command::Produce(args) => produce::run(&args),

@@ -29,6 +29,9 @@ pub struct Args {
     /// Where Kafka clients connect (kafka.listen); port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
+    /// Die with the process of this id, which has started this one.
+    #[arg(long, value_name = "PID", hide = true)]
+    end_with: Option<i32>,
 }
 
 impl Args {
@@ -43,12 +46,29 @@ impl Args {
     }
 }
 
+/// Has the kernel kill this process when the one that started it ends, however that ends.
+fn end_with(parent: i32) -> std::io::Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have ended before the kernel knew.
+    match getppid() {
+        Some(now) if now.as_raw_nonzero().get() == parent => Ok(()),
+        _ => Err(std::io::Error::other("it has not started this one, or has ended")),
+    }
+}
+
 /// Descriptors kept for files and listeners when connections have taken the rest, or as many as a quarter of all.
 const SPARE_DESCRIPTORS: u64 = 256;
 
 /// Runs `ottla serve`.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
+    if let Some(parent) = args.end_with
+        && let Err(error) = end_with(parent)
+    {
+        eprintln!("ottla: end with process {parent}: {error}");
+        return Exit::Failed;
+    }
     let config = match args.load() {
         Ok(config) => config,
         Err(error) => {

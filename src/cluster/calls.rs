@@ -74,7 +74,7 @@ pub async fn hello(network: &Arc<dyn Network>, address: &str, me: &Introduction)
     let request = link.request(proto::HelloRequest { me: Some(put_introduction(me)) });
     let reply = within(HELLO_PATIENCE, client(&link).hello(request)).await?;
     let me = introduction(reply.me).map_err(CallFailed)?;
-    Ok(Hello { me, peers: peers(reply.peers) })
+    Ok(Hello { me, peers: peers(reply.peers), superseded: reply.superseded })
 }
 
 /// Asks the cluster of whoever listens at `address` to take this broker in.

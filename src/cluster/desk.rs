@@ -82,8 +82,9 @@ fn put_peers(peers: Vec<super::Peer>) -> Vec<proto::Peer> {
 impl Membership for Counter {
     async fn hello(&self, request: Request<proto::HelloRequest>) -> Result<Response<proto::HelloReply>, Status> {
         let from = introduction(request.into_inner().me).map_err(Status::invalid_argument)?;
-        let Hello { me, peers } = self.desk.hello(from);
-        Ok(Response::new(proto::HelloReply { me: Some(put_introduction(&me)), peers: put_peers(peers) }))
+        let Hello { me, peers, superseded } = self.desk.hello(from);
+        let me = Some(put_introduction(&me));
+        Ok(Response::new(proto::HelloReply { me, peers: put_peers(peers), superseded }))
     }
 
     async fn join(&self, request: Request<proto::JoinRequest>) -> Result<Response<proto::JoinReply>, Status> {

@@ -46,6 +46,8 @@ pub struct Hello {
     pub me: Introduction,
     /// The brokers that it knows, itself included.
     pub peers: Vec<Peer>,
+    /// Whether the cluster knows the one who asks by another data directory.
+    pub superseded: bool,
 }
 
 /// What becomes of a broker that wants to come in, or back.

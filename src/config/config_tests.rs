@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn load(file: &str) -> Result<Config, Problems> {
@@ -42,6 +44,9 @@ fn every_key_can_be_set() {
         advertise = "broker.example.com:0"
         [cluster]
         name = "orders"
+        listen = "0.0.0.0:9193"
+        advertise = "broker.example.com:0"
+        seeds = ["seed.example.com:9192", "[::1]:9193"]
         [topics]
         auto_create = false
         partitions = 0x10
@@ -76,6 +81,8 @@ fn every_key_can_be_set() {
     assert_eq!(config.broker.id, BrokerId(7));
     assert_eq!(config.broker.durability, Durability::PageCache);
     assert_eq!(config.kafka.advertised(9093), HostPort::new("broker.example.com", 9093));
+    assert_eq!(config.cluster.advertised(9193), HostPort::new("broker.example.com", 9193));
+    assert_eq!(config.cluster.seeds, [HostPort::new("seed.example.com", 9192), HostPort::new("::1", 9193)]);
     assert_eq!(config.topics.partitions, 16);
     assert_eq!((config.topics.retention_ms, config.topics.retention_bytes), (None, Some(1_000_000)));
     let consumers = (config.groups.consumer_session_timeout_ms, config.groups.consumer_heartbeat_interval_ms);
@@ -136,11 +143,101 @@ fn listening_everywhere_needs_an_address_to_advertise() {
 }
 
 #[test]
+fn seeds_are_a_list_in_the_file_and_have_commas_in_the_environment() {
+    let seeds = |seeds: &str| load(&format!("[broker]\nid = 1\n[cluster]\nseeds = {seeds}\n"));
+    let two = vec![HostPort::new("a", 1), HostPort::new("b", 2)];
+    assert_eq!(
+        seeds("[\n  \"a:1\",\n  \"b:2\", # the last comma is TOML's\n]").map(|it| it.cluster.seeds),
+        Ok(two.clone())
+    );
+    let from_env = |value: &str| {
+        let env = env(&[("OTTLA_BROKER_ID", "1"), ("OTTLA_CLUSTER_SEEDS", value)]);
+        Config::load(&Sources {
+            file: Some(("ottla.toml", "[cluster]\nseeds = [\"file:1\"]\n")),
+            env,
+            flags: Vec::new(),
+        })
+    };
+    assert_eq!(from_env("a:1, b:2").map(|it| it.cluster.seeds), Ok(two));
+    assert_eq!(from_env("").map(|it| it.cluster.seeds), Ok(Vec::new()), "an empty text takes the file's away");
+    for bad in ["\"a:1\"", "[\"a:1\", 2]", "[\"a\"]", "[[\"a:1\"]]"] {
+        let found = seeds(bad).expect_err(bad).to_string();
+        assert!(found.starts_with("ottla.toml:4: cluster.seeds: must be a list of addresses with ports"), "{found}");
+    }
+    let found = from_env("a:1,,b:2").expect_err("an address is missing").to_string();
+    assert!(found.starts_with("environment OTTLA_CLUSTER_SEEDS: cluster.seeds: must be a list"), "{found}");
+}
+
+#[test]
+fn a_broker_among_others_must_be_found_by_them() {
+    let among = |cluster: &str| format!("[broker]\nid = 1\n[cluster]\nseeds = [\"a:1\"]\n{cluster}\n");
+    let found = problems(&among("listen = \"0.0.0.0:9192\""));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("ottla.toml:5: cluster.listen: 0.0.0.0:9192 listens on every"), "{found:?}");
+    assert!(found[0].contains("advertise = \"broker-1.example.com:9192\""), "{found:?}");
+    assert!(load(&among("listen = \"[::]:9192\"\nadvertise = \"a.example:9192\"")).is_ok());
+    assert!(load("[cluster]\nlisten = \"0.0.0.0:9192\"\n").is_ok(), "nothing listens there without seeds");
+    let found = problems(&among("advertise = \"0.0.0.0:9192\""));
+    assert_eq!(found, ["ottla.toml:5: cluster.advertise: other brokers cannot connect to 0.0.0.0:9192"]);
+}
+
+#[test]
+fn a_seed_is_an_address_that_others_can_connect_to() {
+    let seeds = |seeds: &str| problems(&format!("[broker]\nid = 1\n[cluster]\nseeds = [{seeds}]\n"));
+    assert_eq!(seeds("\"a:1\", \"b:0\""), ["ottla.toml:4: cluster.seeds: b:0 has no port"]);
+    let found = seeds("\"0.0.0.0:9192\", \"a:1\"");
+    assert_eq!(found, ["ottla.toml:4: cluster.seeds: other brokers cannot connect to 0.0.0.0:9192"]);
+}
+
+#[test]
+fn a_broker_with_seeds_has_an_id_of_its_own() {
+    let seeds = "[cluster]\nseeds = [\"a:1\"]\n";
+    let found = problems(seeds);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("broker.id: must be set, and be another one on each broker"), "{found:?}");
+    let with_env =
+        Sources { file: Some(("ottla.toml", seeds)), env: env(&[("OTTLA_BROKER_ID", "1")]), flags: Vec::new() };
+    assert_eq!(Config::load(&with_env).map(|config| config.broker.id), Ok(BrokerId(1)), "wherever it is set");
+}
+
+#[test]
+fn the_shipped_cluster_is_of_one_piece() {
+    let files = [
+        include_str!("../../config/cluster/broker-1.toml"),
+        include_str!("../../config/cluster/broker-2.toml"),
+        include_str!("../../config/cluster/broker-3.toml"),
+    ];
+    let brokers = files.map(|file| load(file).expect("a shipped file is right"));
+    assert_eq!(brokers.each_ref().map(|broker| broker.broker.id.0), [1, 2, 3]);
+    assert_eq!(brokers.each_ref().map(|broker| broker.kafka.listen.port), [9092, 9093, 9094]);
+    let listeners: Vec<HostPort> = brokers.iter().map(|broker| broker.cluster.listen.clone()).collect();
+    for (at, broker) in (1..).zip(&brokers) {
+        assert_eq!(broker.cluster.seeds, listeners, "each names all three, in the same order");
+        assert_eq!(broker.cluster.name, brokers[0].cluster.name);
+        assert_eq!(broker.broker.data_dir, PathBuf::from(format!("./ottla-data/broker-{at}")));
+    }
+    let all = |broker: &Config| {
+        [Some(broker.kafka.listen.clone()), Some(broker.cluster.listen.clone()), broker.admin.listen.clone()]
+    };
+    let addresses: BTreeSet<HostPort> = brokers.iter().flat_map(all).flatten().collect();
+    assert_eq!(addresses.len(), 9, "no two listen at the same address: {addresses:?}");
+}
+
+#[test]
 fn what_does_not_fit_together_is_reported() {
     let found = problems("[limits]\nin_flight_bytes = 1048576\n[admin]\nlisten = \"127.0.0.1:9092\"\n");
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].starts_with("ottla.toml:4: admin.listen:"), "{found:?}");
     assert!(found[1].contains("1048576 is less than limits.request_bytes, 104857600"), "{found:?}");
+}
+
+#[test]
+fn each_listener_has_an_address_of_its_own() {
+    let cluster = "[broker]\nid = 1\n[cluster]\nseeds = [\"a:1\"]\nlisten = \"127.0.0.1:9092\"\n";
+    assert_eq!(problems(cluster), ["ottla.toml:5: cluster.listen: 127.0.0.1:9092 is kafka.listen's address already"]);
+    assert!(load("[cluster]\nlisten = \"127.0.0.1:9092\"\n").is_ok(), "nothing listens there without seeds");
+    let free = "[kafka]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+    assert!(load(free).is_ok(), "each takes a free one");
 }
 
 #[test]

@@ -280,6 +280,9 @@ const fn key(section: &'static str, name: &'static str, set: fn(&mut Config, &Gi
     Key { section, name, set }
 }
 
+/// The key that has no default once there are to be other brokers.
+const BROKER_ID: &str = "broker.id";
+
 /// More keys than this and nobody knows them all.
 const KEYS_MAX: usize = 40;
 const _: () = assert!(KEYS.len() <= KEYS_MAX);
@@ -351,9 +354,9 @@ impl Config {
         let mut config = Self::default();
         let (origins, mut problems) = read::read(sources, &mut config);
         if problems.is_empty() {
-            if !config.cluster.seeds.is_empty() && !origins.contains_key("broker.id") {
+            if !config.cluster.seeds.is_empty() && !origins.contains_key(BROKER_ID) {
                 let what = "must be set, and be another one on each broker, since cluster.seeds is set".to_owned();
-                problems.push(Problem { origin: Origin::Default, key: "broker.id".into(), what, suggestion: None });
+                problems.push(Problem { origin: Origin::Default, key: BROKER_ID.into(), what, suggestion: None });
             }
             problems.extend(config.validate().into_iter().map(|(key, what)| {
                 let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
@@ -398,10 +401,7 @@ impl Config {
         if let Some(seed) = self.cluster.seeds.iter().find(|seed| seed.port == 0) {
             found.push(("cluster.seeds", format!("{seed} has no port")));
         }
-        let both_fixed = self.kafka.listen.port != 0 && self.admin.listen.as_ref() == Some(&self.kafka.listen);
-        if both_fixed {
-            found.push(("admin.listen", format!("{} is kafka.listen's address already", self.kafka.listen)));
-        }
+        found.extend(self.shared_addresses());
         if self.groups.session_timeout_max_ms < self.groups.session_timeout_min_ms {
             found.push((
                 "groups.session_timeout_max_ms",
@@ -429,6 +429,25 @@ impl Config {
                     self.limits.in_flight_bytes, self.limits.request_bytes
                 ),
             ));
+        }
+        found
+    }
+
+    /// Listeners whose address another one has.
+    fn shared_addresses(&self) -> Vec<(&'static str, String)> {
+        let cluster = (!self.cluster.seeds.is_empty()).then_some(&self.cluster.listen);
+        let all = [
+            ("kafka.listen", Some(&self.kafka.listen)),
+            ("cluster.listen", cluster),
+            ("admin.listen", self.admin.listen.as_ref()),
+        ];
+        let fixed = all.map(|(key, address)| (key, address.filter(|address| address.port != 0)));
+        let mut found = Vec::new();
+        for (at, (key, address)) in fixed.iter().enumerate() {
+            let Some(address) = address else { continue };
+            if let Some((other, _)) = fixed[..at].iter().find(|(_, taken)| *taken == Some(*address)) {
+                found.push((*key, format!("{address} is {other}'s address already")));
+            }
         }
         found
     }

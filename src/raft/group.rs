@@ -139,6 +139,16 @@ impl Members {
     }
 }
 
+impl Members {
+    /// Whether so many voters hold everything up to `index`, synced.
+    #[must_use]
+    pub fn is_held_by(&self, count: usize, index: RaftIndex) -> bool {
+        let holds = |replica: &ReplicaId| self.held.get(replica).copied().flatten() >= Some(index);
+        let voters: BTreeSet<ReplicaId> = self.voters.iter().flatten().copied().collect();
+        voters.iter().filter(|replica| holds(replica)).count() >= count
+    }
+}
+
 /// One Raft group, running.
 pub struct Group<M: Machine> {
     id: PartitionId,
@@ -281,11 +291,6 @@ impl<M: Machine> Group<M> {
     /// Lets the followers show that this replica still leads: the first write after a rest needs that.
     pub async fn heartbeat(&self) {
         drop(Runtime::scope(self.seed, self.raft.trigger().heartbeat()).await);
-    }
-
-    /// Lets time decide whether to stand for election, or not: while its leader is in doubt.
-    pub fn set_ticks(&self, ticks: bool) {
-        self.raft.runtime_config().tick(ticks);
     }
 
     /// The replica that this one follows, or itself if it leads. It may be gone.

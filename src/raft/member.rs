@@ -73,10 +73,6 @@ impl<M: Machine> Member for GroupMember<M> {
         Box::pin(async { drop(Runtime::scope(self.seed, self.raft.trigger().elect(true)).await) })
     }
 
-    fn set_ticks(&self, ticks: bool) {
-        self.raft.runtime_config().tick(ticks);
-    }
-
     fn reserve(&self, bytes: u64) -> Result<(), LogError> {
         self.log.reserve(bytes)
     }

@@ -327,14 +327,10 @@ impl Node {
 
     /// Waits for nobody: a core that is stuck must not keep beats from being sent.
     fn act(&self, due: Due) {
-        let (Due::Elect(group) | Due::Claimed(group) | Due::Heartbeat(group)) = due;
+        let (Due::Elect(group) | Due::Heartbeat(group)) = due;
         let Some(member) = self.groups.here(group) else { return };
         match due {
-            Due::Claimed(_) => member.set_ticks(false),
-            Due::Elect(_) => {
-                member.set_ticks(true);
-                tokio::spawn(async move { member.elect().await });
-            }
+            Due::Elect(_) => drop(tokio::spawn(async move { member.elect().await })),
             Due::Heartbeat(_) => drop(tokio::spawn(async move { member.heartbeat().await })),
         }
     }

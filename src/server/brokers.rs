@@ -75,6 +75,17 @@ impl Context {
         self.among.as_ref().and_then(|node| node.leader(id)).filter(|(leader, _)| *leader != self.broker)
     }
 
+    /// How many replicas of a partition are in sync: those that vote in its group, on brokers that are heard.
+    #[must_use]
+    pub fn in_sync(&self, id: PartitionId) -> usize {
+        let brokers: Vec<BrokerId> = self.controller.read(|controller| {
+            let adding = controller.moving(id).map(|moving| moving.adding.as_slice()).unwrap_or_default();
+            let replicas = controller.replicas(id).unwrap_or_default().iter();
+            replicas.filter(|replica| !adding.contains(replica)).map(|replica| replica.broker).collect()
+        });
+        brokers.into_iter().filter(|broker| self.is_alive(*broker)).count()
+    }
+
     /// Who leads a partition, for a client that asked the wrong broker (KIP-951): -1 if nobody is known to.
     #[must_use]
     pub fn leader_hint(&self, id: PartitionId) -> (i32, i32) {

@@ -9,7 +9,8 @@ use super::code::{Source, words};
 /// Where configuration is only shown to clients: no reason for a key to be there.
 const SHOWN_PLACES: &[&str] = &["config/", "server/configs.rs", "cli/config.rs"];
 /// Keys that a method of the configuration reads: who calls it reads the key.
-const READ_THROUGH: &[(&str, &str)] = &[("kafka.advertise", "kafka.advertised")];
+const READ_THROUGH: &[(&str, &str)] =
+    &[("kafka.advertise", "kafka.advertised"), ("cluster.advertise", "cluster.advertised")];
 const METRICS: &str = "metrics.rs";
 
 /// Code that ships, of all sources outside some places, without blanks: chains of calls stand on one line.

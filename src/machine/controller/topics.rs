@@ -166,16 +166,23 @@ impl Controller {
         start: u32,
         is_alive: &dyn Fn(BrokerId) -> bool,
     ) -> Result<Vec<Vec<BrokerId>>, Refusal> {
-        let brokers: Vec<_> = self.brokers.keys().copied().filter(|broker| is_alive(*broker)).collect();
-        if replicas == 0 || replicas > brokers.len() {
+        let (alive, away): (Vec<_>, Vec<_>) = self.brokers.keys().copied().partition(|broker| is_alive(*broker));
+        // A broker that is away for a while is filled when it is back: most replicas have to be there, as they have to for every write.
+        let is_enough = replicas <= self.brokers.len() && replicas < 2 * alive.len().min(replicas);
+        if replicas == 0 || !is_enough {
             let message = format!(
                 "Unable to replicate the partition {replicas} time(s): The target replication factor of {replicas} cannot \
                  be reached because only {} broker(s) are registered or some brokers have all their log directories cordoned.",
-                brokers.len()
+                alive.len()
             );
             return Err(Refusal::new(Kind::InvalidReplicationFactor, message));
         }
-        Ok(spread(&brokers, partitions, replicas, start))
+        let mut placed = spread(&alive, partitions, replicas.min(alive.len()), start);
+        for brokers in &mut placed {
+            let missing = replicas - brokers.len();
+            brokers.extend(away.iter().take(missing));
+        }
+        Ok(placed)
     }
 
     /// The brokers that a client chose for a new topic.

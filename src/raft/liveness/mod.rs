@@ -34,9 +34,12 @@ pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 pub const LEASE: Duration = Duration::from_millis(400);
 /// How long whoever acks a beat grants no vote against its sender, from when it came.
 pub const PROMISE: Duration = Duration::from_millis(600);
-/// A voter stands for election again after so long, and up to as much more: at first, and then after longer times.
+/// A voter stands for election again after so long, and up to half as much more, at first, and then after longer times; each of those that stand before it
+/// makes it wait as long again.
 const RETRY: Duration = Duration::from_millis(100);
-const RETRY_DOUBLINGS_MAX: u32 = 3;
+const RETRY_DOUBLINGS_MAX: u32 = 4;
+/// Groups in which this broker stands at one look: what they ask has to be answered before it is asked again.
+const STANDS_AT_ONCE: usize = 16;
 
 /// One broker's sign of life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +105,16 @@ impl Group {
         self.voters.iter().all(|set| set.len() == 1)
     }
 
+    /// How many others stand before this broker does, of those that can: one of them will do, and they do not take votes from each other. Another order in each
+    /// group, so that leaders spread.
+    fn rank(&self, id: PartitionId, me: BrokerId, is_alive: impl Fn(BrokerId) -> bool) -> u32 {
+        let able: BTreeSet<BrokerId> =
+            self.voters.iter().flatten().copied().filter(|broker| *broker == me || is_alive(*broker)).collect();
+        let turn = usize::try_from(id.partition.0).unwrap_or(0) % able.len().max(1);
+        let order = able.iter().cycle().skip(turn).take(able.len());
+        u32::try_from(order.take_while(|broker| **broker != me).count()).expect("voters are few")
+    }
+
     fn voted(&self) -> Option<Term> {
         self.votes.iter().map(|vote| vote.term).max()
     }
@@ -110,10 +123,8 @@ impl Group {
 /// What the broker has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Stand for election in this group, and let time decide too from now on: nobody has promised anything to its leader any more.
+    /// Stand for election in this group: nobody has promised anything to its leader any more.
     Elect(PartitionId),
-    /// The group has a leader again.
-    Claimed(PartitionId),
     /// A follower has begun a new life: what is committed may not have reached it.
     Heartbeat(PartitionId),
 }
@@ -418,24 +429,36 @@ impl Liveness {
                 continue;
             }
             let has_leader = self.has_leader(group);
-            if has_leader && self.orphans.remove(&group) {
-                out.push(Due::Claimed(group));
+            if has_leader {
+                self.orphans.remove(&group);
             }
             if !has_leader && self.orphans.insert(group) {
                 let first = self.bound_until(group, now, draw);
                 self.groups.get_mut(&group).expect("looked up above").stands = Some((first, 0));
             }
         }
-        for group in &self.orphans {
-            let state = self.groups.get_mut(group).expect("an orphan is open here");
-            let votes = state.has_voter(self.me);
-            if let Some((at, times)) = state.stands.filter(|(at, _)| votes && *at <= now) {
-                out.push(Due::Elect(*group));
-                let wait = RETRY * 2u32.pow(times.min(RETRY_DOUBLINGS_MAX));
-                state.stands = Some((at.max(now) + wait + jitter(draw), times + 1));
-            }
+        let stands = |group: &PartitionId| {
+            let state = &self.groups[group];
+            let (at, times) = state.stands.filter(|(at, _)| state.has_voter(self.me) && *at <= now)?;
+            Some((at, times, *group))
+        };
+        let mut standing: Vec<(Duration, u32, PartitionId)> = self.orphans.iter().filter_map(stands).collect();
+        standing.sort_unstable();
+        for (_, times, group) in standing.into_iter().take(STANDS_AT_ONCE) {
+            out.push(Due::Elect(group));
+            let wait = RETRY * 2u32.pow(times.min(RETRY_DOUBLINGS_MAX));
+            let again = now + wait + self.behind(group) + jitter(draw);
+            self.groups.get_mut(&group).expect("it is an orphan").stands = Some((again, times + 1));
         }
         out
+    }
+
+    /// How much later than others this broker stands.
+    fn behind(&self, group: PartitionId) -> Duration {
+        let rank = self.groups.get(&group).map_or(0, |state| {
+            state.rank(group, self.me, |broker| self.peers.get(&broker).is_some_and(Peer::is_heard))
+        });
+        RETRY * rank
     }
 
     /// When the voters are free to elect a leader of the group, as far as this broker knows: the others have promised about when it has.
@@ -445,7 +468,7 @@ impl Liveness {
         }
         let promised = self.peers.values().filter_map(|peer| peer.claims.get(&group)?.agreed);
         let bound = promised.max().map_or(now, |promised| promised + PROMISE);
-        bound.max(self.started + PROMISE).max(now) + jitter(draw)
+        bound.max(self.started + PROMISE).max(now) + self.behind(group) + jitter(draw)
     }
 }
 
@@ -455,5 +478,5 @@ fn note_led(led: &mut BTreeMap<PartitionId, Term>, group: PartitionId, term: Ter
 }
 
 fn jitter(draw: &mut impl FnMut(u64) -> u64) -> Duration {
-    Duration::from_millis(draw(u64::try_from(RETRY.as_millis()).expect("a constant fits")))
+    Duration::from_millis(draw(u64::try_from(RETRY.as_millis()).expect("a constant fits") / 2))
 }

@@ -41,8 +41,6 @@ pub trait Member: Send + Sync {
     fn heartbeat(&self) -> BoxFuture<'_, ()>;
     /// Stands for election, if the others would elect it.
     fn elect(&self) -> BoxFuture<'_, ()>;
-    /// Lets time decide whether to stand for election, or not.
-    fn set_ticks(&self, ticks: bool);
     /// Makes sure that entries of so many bytes can be appended behind the log's end: an append that fails ends the group's core.
     ///
     /// # Errors

@@ -21,13 +21,17 @@ use crate::server::dispatch::Call;
 /// Topics of one request whose configs are in the answer: they take kilobytes each.
 const CONFIGS_SHOWN_MAX: usize = 1000;
 
+/// However little time a client gives: deciding takes the controller no more, unless it has no leader.
+const DECIDE_TIME_MIN: Duration = Duration::from_millis(500);
+
 /// What becomes of one topic.
 type Made = Result<CreatedTopic, Refused>;
 
 /// Handles one CreateTopics request.
 pub async fn handle(call: &Call, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let made = create(call, &request.topics, request.validate_only).await;
+    let made =
+        create(call, &request.topics, request.validate_only, deadline.max(Instant::now() + DECIDE_TIME_MIN)).await;
     if !request.validate_only {
         let ids = made.iter().flatten().map(id_of).collect::<Vec<_>>();
         wait_until_served(call, &ids, deadline).await;
@@ -45,7 +49,7 @@ pub async fn handle(call: &Call, request: CreateTopicsRequest) -> CreateTopicsRe
 }
 
 /// Decides about all topics on one committed state, and commits those that can be as one.
-async fn create(call: &Call, topics: &[CreatableTopic], validate_only: bool) -> Vec<Made> {
+async fn create(call: &Call, topics: &[CreatableTopic], validate_only: bool, deadline: Instant) -> Vec<Made> {
     let wanted: Vec<NewTopic> = topics.iter().map(|topic| wanted(call, topic)).collect();
     let configured = &call.context.topics;
     let decide = |controller: &Controller| {
@@ -58,7 +62,12 @@ async fn create(call: &Call, topics: &[CreatableTopic], validate_only: bool) -> 
         };
         Ok((records, decided))
     };
-    match call.context.controller.change(decide).await {
+    let change = tokio::time::timeout_at(deadline, call.context.controller.change(decide));
+    let Ok(changed) = change.await else {
+        let late = (ErrorCode::REQUEST_TIMED_OUT, "The controller has not decided in time.".to_owned());
+        return topics.iter().map(|_| Err(late.clone())).collect();
+    };
+    match changed {
         Ok(decided) => decided.into_iter().map(|made| made.map_err(refused)).collect(),
         Err(failure) => {
             let why = not_made(failure);
@@ -158,14 +167,16 @@ pub(super) async fn create_automatically(call: &Call, name: &Text, deadline: Ins
 /// # Errors
 /// Why it is not.
 pub(super) async fn create_and_wait(call: &Call, topic: CreatableTopic, deadline: Instant) -> Result<(), ErrorCode> {
-    match create(call, std::slice::from_ref(&topic), false).await.pop() {
+    match create(call, std::slice::from_ref(&topic), false, deadline).await.pop() {
         Some(Ok(created)) => match wait_until_served(call, &[id_of(&created)], deadline).await {
             true => Ok(()),
             false => Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         },
         // Somebody was faster.
         Some(Err((ErrorCode::TOPIC_ALREADY_EXISTS, _))) => Ok(()),
-        Some(Err((ErrorCode::NOT_CONTROLLER, _))) | None => Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+        Some(Err((ErrorCode::NOT_CONTROLLER | ErrorCode::REQUEST_TIMED_OUT, _))) | None => {
+            Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+        }
         Some(Err((code, _))) => Err(code),
     }
 }

@@ -1,13 +1,14 @@
 //! Produce: checks that need no state, then the partition's leader decides; the reply waits for what its acks promise.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use super::produce_check::{Checked, NO_APPEND_TIME, check};
-use crate::ids::{BrokerId, Offset, PartitionId, PartitionIndex, TopicId};
+use crate::ids::{BrokerId, Offset, PartitionId, PartitionIndex, RaftIndex, TopicId};
 use crate::machine::controller::Controller;
 use crate::machine::controller::names::is_internal;
 use crate::protocol::error_code::ErrorCode;
@@ -17,7 +18,7 @@ use crate::protocol::messages::produce::{
     TopicProduceResponse,
 };
 use crate::protocol::messages::{ProduceRequest, ProduceResponse};
-use crate::replica::{Submission, SubmitError, Submitted};
+use crate::replica::{Replica, Submission, SubmitError, Submitted};
 use crate::server::brokers::Reachable;
 use crate::server::connection::{ConnectionError, Reply, Slot};
 use crate::server::dispatch::Call;
@@ -27,6 +28,15 @@ use crate::server::memory::Held;
 /// The first version that names topics by id (KIP-516).
 const IDS_FROM: i16 = 13;
 
+/// The acks of a client that wants its records on all replicas in sync.
+const ALL: i16 = -1;
+/// How often it is looked whether more replicas than a majority have a batch.
+const HELD_LOOK: Duration = Duration::from_millis(2);
+
+/// How often it is looked whether a leader on whose commit a client waits may still serve, and when its client is sent away.
+const LEASE_LOOK: Duration = Duration::from_millis(100);
+const CUT_OFF_AFTER: Duration = Duration::from_millis(400);
+
 /// What became of one partition's batch, as far as it is known.
 enum Outcome {
     Known(Box<PartitionProduceResponse>),
@@ -34,6 +44,9 @@ enum Outcome {
         id: PartitionId,
         append_time: i64,
         log_start: Offset,
+        replica: Arc<Replica>,
+        /// How many replicas must have it (`min.insync.replicas`), if that is more than one.
+        needed: usize,
         done: oneshot::Receiver<Result<Submitted, SubmitError>>,
     },
 }
@@ -49,7 +62,7 @@ pub async fn handle(call: &Call, body: Bytes, memory: &mut Held) -> Result<Slot,
     let acks = request.acks;
     // The time that a client gives is for the other replicas: its own leader's append is waited for, as in Kafka.
     let patience = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let deadline = (acks == -1).then(|| Instant::now() + patience);
+    let deadline = (acks == -1 || call.context.among.is_some()).then(|| Instant::now() + patience);
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data.into_iter().filter(|topic| !topic.partition_data.is_empty()) {
         let (found, is_internal) = find(call, &topic);
@@ -60,7 +73,7 @@ pub async fn handle(call: &Call, body: Bytes, memory: &mut Held) -> Result<Slot,
                 -1..=1 if is_internal && found.is_ok_and(|topic| exists(call, topic, partition.index)) => {
                     Outcome::Known(Box::new(failed(partition.index, ErrorCode::INVALID_TOPIC_EXCEPTION)))
                 }
-                -1..=1 => submit(call, found, partition).await,
+                -1..=1 => submit(call, found, partition, acks).await,
                 _ => Outcome::Known(Box::new(failed(partition.index, ErrorCode::INVALID_REQUIRED_ACKS))),
             };
             outcomes.push(outcome);
@@ -129,7 +142,7 @@ pub(super) fn failed(index: i32, error_code: ErrorCode) -> PartitionProduceRespo
     }
 }
 
-async fn submit(call: &Call, topic: Result<TopicId, ErrorCode>, data: PartitionProduceData) -> Outcome {
+async fn submit(call: &Call, topic: Result<TopicId, ErrorCode>, data: PartitionProduceData, acks: i16) -> Outcome {
     let index = data.index;
     let known = |response| Outcome::Known(Box::new(response));
     let topic = match topic {
@@ -142,7 +155,12 @@ async fn submit(call: &Call, topic: Result<TopicId, ErrorCode>, data: PartitionP
         return known(hint(call, id, response));
     };
     let bytes = data.records.map(|records| records.into_bytes()).unwrap_or_default();
-    let checked = check(&replica.config(), call.version(), bytes, call.context.clock.now());
+    let config = replica.config();
+    let needed = if acks == ALL { usize::try_from(config.min_insync_replicas).unwrap_or(0) } else { 0 };
+    if needed > 1 && replica.term().is_some() && call.context.in_sync(id) < needed {
+        return known(failed(index, ErrorCode::NOT_ENOUGH_REPLICAS));
+    }
+    let checked = check(&config, call.version(), bytes, call.context.clock.now());
     let Checked { batch, header, append_time } = match checked {
         Ok(checked) => checked,
         Err(refused) => return known(refused.response(index)),
@@ -152,7 +170,46 @@ async fn submit(call: &Call, topic: Result<TopicId, ErrorCode>, data: PartitionP
     let log_start = replica.watermarks().log_start;
     let done_callback = Box::new(move |outcome| drop(tell.send(outcome)));
     replica.submit(Submission { batch, header, done: done_callback }).await;
-    Outcome::Pending { id, append_time, log_start, done }
+    Outcome::Pending { id, append_time, log_start, replica, needed, done }
+}
+
+/// Waits for a batch's outcome; nothing when time is up. A leader that is cut off from the others would hold its clients for as long as that lasts: when others may
+/// have another leader, they are told to look for it.
+async fn wait(
+    call: &Call,
+    replica: &Replica,
+    mut done: oneshot::Receiver<Result<Submitted, SubmitError>>,
+    deadline: Option<Instant>,
+) -> Option<Result<Submitted, SubmitError>> {
+    let mut cut_off: Option<Instant> = None;
+    loop {
+        let look = Instant::now() + LEASE_LOOK;
+        let until = deadline.map_or(look, |deadline| deadline.min(look));
+        match tokio::time::timeout_at(until, &mut done).await {
+            Ok(outcome) => return Some(outcome.unwrap_or(Err(SubmitError::Unknown))),
+            Err(_) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return None,
+            Err(_) => {}
+        }
+        match call.context.among.is_some() && replica.term().is_none() {
+            true if cut_off.is_some_and(|since| since.elapsed() >= CUT_OFF_AFTER) => {
+                return Some(Err(SubmitError::Unknown));
+            }
+            true => drop(cut_off.get_or_insert_with(Instant::now)),
+            false => cut_off = None,
+        }
+    }
+}
+
+/// Waits until so many replicas hold what is committed now; whether they do in time.
+async fn all_hold(replica: &Replica, needed: usize, deadline: Option<Instant>) -> bool {
+    let committed = replica.watermarks().applied.map_or(RaftIndex(0), |applied| applied.index);
+    while !replica.group().members().is_held_by(needed, committed) {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) || replica.term_to_propose().is_none() {
+            return false;
+        }
+        tokio::time::sleep(HELD_LOOK).await;
+    }
+    true
 }
 
 /// Names the partition's leader to a client that has to go there.
@@ -165,22 +222,22 @@ fn hint(call: &Call, id: PartitionId, mut response: PartitionProduceResponse) ->
 }
 
 async fn settle(call: &Call, outcome: Outcome, deadline: Option<Instant>) -> PartitionProduceResponse {
-    let (id, append_time, log_start, done) = match outcome {
+    let (id, append_time, log_start, replica, needed, done) = match outcome {
         Outcome::Known(response) => return *response,
-        Outcome::Pending { id, append_time, log_start, done } => (id, append_time, log_start, done),
+        Outcome::Pending { id, append_time, log_start, replica, needed, done } => {
+            (id, append_time, log_start, replica, needed, done)
+        }
     };
     let partition = id.partition.0;
-    let done = match deadline {
-        Some(deadline) => match tokio::time::timeout_at(deadline, done).await {
-            // The batch may still be committed; an idempotent producer finds out when it retries.
-            Err(_) => return failed(partition, ErrorCode::REQUEST_TIMED_OUT),
-            Ok(done) => done,
-        },
-        None => done.await,
+    // The batch may still be committed; an idempotent producer finds out when it retries.
+    let Some(submitted) = wait(call, &replica, done, deadline).await else {
+        return failed(partition, ErrorCode::REQUEST_TIMED_OUT);
     };
-    let submitted = done.unwrap_or(Err(SubmitError::Unknown));
     match submitted {
         Ok(submitted) => {
+            if needed > 1 && !all_hold(&replica, needed, deadline).await {
+                return failed(partition, ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND);
+            }
             if submitted.duplicate {
                 call.context.metrics.produce_duplicate_batches.inc();
             }

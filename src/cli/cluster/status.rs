@@ -1,0 +1,170 @@
+//! `ottla cluster status`.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::health::{Health, Partition};
+use crate::cli::client::{Client, ClientError};
+use crate::cli::connect::{Connect, Failure, Format, print_json, print_table, print_text};
+use crate::protocol::api::ApiKey;
+use crate::protocol::messages::describe_topic_partitions::{Cursor, DescribeTopicPartitionsResponseTopic};
+use crate::protocol::messages::metadata::MetadataResponseTopic;
+use crate::protocol::messages::{DescribeClusterRequest, DescribeTopicPartitionsRequest};
+
+/// Between two looks of `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// DescribeCluster's number for the endpoints of brokers.
+const BROKERS: i8 = 1;
+
+/// Show whether the cluster is well: its brokers, and partitions without a leader or with replicas missing.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ottla cluster status\n  ottla cluster status --watch\n  ottla cluster status --watch --exit-when-healthy\n  \
+ottla cluster status --format json\n\n\
+Exit codes: 0 healthy, 1 not healthy, 2 wrong arguments, 3 no broker answered. With --watch and --format json each look is one line."
+)]
+pub struct Args {
+    /// Look again every two seconds, until Ctrl-C.
+    #[arg(short, long)]
+    watch: bool,
+    /// End, with 0, as soon as the cluster is healthy.
+    #[arg(short, long, requires = "watch")]
+    exit_when_healthy: bool,
+    /// Name so many partitions at most that lack a leader, and so many that lack replicas; all of them are counted.
+    #[arg(long, value_name = "PARTITIONS", default_value_t = 20)]
+    limit: usize,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+pub(super) async fn run(args: &Args) -> Result<(), Failure> {
+    if args.watch {
+        return watch(args).await;
+    }
+    let health = look(&mut args.connect.client().await?).await?;
+    print(&health, args)?;
+    if health.is_healthy() { Ok(()) } else { Err(Failure::Unhealthy) }
+}
+
+/// Looks until Ctrl-C, or until all is well. What cannot be asked is said, and asked again.
+async fn watch(args: &Args) -> Result<(), Failure> {
+    let mut client = None;
+    loop {
+        match look_with(&mut client, &args.connect).await {
+            Ok(health) => {
+                print(&health, args)?;
+                if args.exit_when_healthy && health.is_healthy() {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.may_pass() => eprintln!("ottla: {error}"),
+            Err(error) => return Err(error.into()),
+        }
+        sleep(WATCH_EVERY).await;
+        if args.format == Format::Table {
+            print_text("\n")?;
+        }
+    }
+}
+
+async fn look_with(kept: &mut Option<Client>, connect: &Connect) -> Result<Health, ClientError> {
+    let mut client = match kept.take() {
+        Some(client) => client,
+        None => connect.client().await?,
+    };
+    let health = look(&mut client).await?;
+    *kept = Some(client);
+    Ok(health)
+}
+
+async fn look(client: &mut Client) -> Result<Health, ClientError> {
+    let request = DescribeClusterRequest { endpoint_type: BROKERS, ..DescribeClusterRequest::default() };
+    // Brokers that are known and away are asked for where that can be said: the field came with version 2.
+    let request = match client.any().await?.version(ApiKey::DescribeCluster)? {
+        0 | 1 => request,
+        _ => DescribeClusterRequest { include_fenced_brokers: true, ..request },
+    };
+    let cluster = client.ask(&request).await?;
+    if cluster.error_code.is_error() {
+        let connection = client.any().await?;
+        return Err(connection.refused("DescribeCluster", cluster.error_code, cluster.error_message.as_deref()));
+    }
+    let partitions = match described(client).await {
+        // An older broker.
+        Err(ClientError::Version { .. }) => {
+            client.metadata(None, false).await?.topics.into_iter().flat_map(of_metadata).collect()
+        }
+        described => described?,
+    };
+    Ok(Health::of(&cluster, partitions))
+}
+
+/// All partitions, page by page.
+async fn described(client: &mut Client) -> Result<Vec<Partition>, ClientError> {
+    let mut request = DescribeTopicPartitionsRequest { response_partition_limit: 2000, ..Default::default() };
+    let mut partitions = Vec::new();
+    loop {
+        let page = client.ask(&request).await?;
+        partitions.extend(page.topics.into_iter().flat_map(of_description));
+        match page.next_cursor {
+            // A page that leads back would never end.
+            Some(next) if request.cursor.as_ref().is_none_or(|last| is_behind(&next, last)) => {
+                request.cursor = Some(next)
+            }
+            _ => return Ok(partitions),
+        }
+    }
+}
+
+fn is_behind(next: &Cursor, last: &Cursor) -> bool {
+    (&*next.topic_name, next.partition_index) > (&*last.topic_name, last.partition_index)
+}
+
+fn of_description(topic: DescribeTopicPartitionsResponseTopic) -> impl Iterator<Item = Partition> {
+    let name = topic.name.as_deref().unwrap_or_default().to_owned();
+    topic.partitions.into_iter().map(move |it| Partition {
+        topic: name.clone(),
+        partition: it.partition_index,
+        leader: it.leader_id,
+        replicas: it.replica_nodes,
+        in_sync: it.isr_nodes,
+        offline: it.offline_replicas,
+    })
+}
+
+fn of_metadata(topic: MetadataResponseTopic) -> impl Iterator<Item = Partition> {
+    let name = topic.name.as_deref().unwrap_or_default().to_owned();
+    topic.partitions.into_iter().map(move |it| Partition {
+        topic: name.clone(),
+        partition: it.partition_index,
+        leader: it.leader_id,
+        replicas: it.replica_nodes,
+        in_sync: it.isr_nodes,
+        offline: it.offline_replicas,
+    })
+}
+
+fn print(health: &Health, args: &Args) -> Result<(), Failure> {
+    if args.format == Format::Json {
+        let json = health.json(args.limit);
+        return if args.watch { print_text(&format!("{json}\n")) } else { print_json(&json) };
+    }
+    print_text(&health.summary())?;
+    print_table(["BROKER", "ADDRESS", "RACK", "LEADERS", "REPLICAS", "STATE"], &health.broker_rows())?;
+    for (what, all) in [("Without a leader", &health.leaderless), ("Under-replicated", &health.under_replicated)] {
+        if all.is_empty() {
+            continue;
+        }
+        print_text(&format!("\n{what}: {} of {} partitions\n", all.len(), health.partitions))?;
+        let rows: Vec<_> = all.iter().take(args.limit).map(Partition::row).collect();
+        print_table(["TOPIC", "PARTITION", "LEADER", "REPLICAS", "IN-SYNC"], &rows)?;
+        if all.len() > args.limit {
+            print_text(&format!("and {} more (--limit shows more)\n", all.len() - args.limit))?;
+        }
+    }
+    Ok(())
+}
