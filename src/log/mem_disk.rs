@@ -266,6 +266,13 @@ impl MemDisk {
         lock(&self.shared.state).dir_sync_is_noop = noop;
     }
 
+    /// Plants a bug: from now on no sync makes anything durable, and a power cut takes the disk back to what is durable now, whole and consistent. Nothing on it
+    /// shows what is gone.
+    pub fn lie(&self) {
+        let mut state = lock(&self.shared.state);
+        (state.sync_is_noop, state.dir_sync_is_noop, state.merciless) = (true, true, true);
+    }
+
     /// Plants a bug: syncs of the files and directories that `skip` names say `Ok` and make nothing durable. It is asked with the disk and
     /// the path that the file was opened by.
     pub fn skip_syncs(&self, skip: impl Fn(&Self, &str) -> bool + Send + Sync + 'static) {

@@ -14,6 +14,7 @@ pub mod liveness;
 pub mod log_store;
 mod member;
 pub mod node;
+mod runtime;
 pub mod transport;
 pub mod types;
 

@@ -72,8 +72,8 @@ impl<T: 'static> openraft::raft::responder::Responder<TypeConfig, T> for Callbac
     }
 }
 
-/// The async runtime under openraft: tokio, with randomness from the group's seed so that a simulation repeats itself.
-pub type Runtime = openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
+/// The async runtime under openraft: tokio, with randomness from the group's seed and no other, so that a simulation repeats itself.
+pub type Runtime = openraft_rt::deterministic_rng::DeterministicRng<super::runtime::Ordered>;
 
 /// openraft's types as Ottla uses them. One leader per term (`leader_id_std`): the term is the Kafka leader epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! The partitions that this broker holds.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use super::Replica;
@@ -18,7 +18,7 @@ pub enum Held {
 /// The broker's partitions, by identity.
 #[derive(Default)]
 pub struct ReplicaSet {
-    held: RwLock<HashMap<PartitionId, Held>>,
+    held: RwLock<BTreeMap<PartitionId, Held>>,
 }
 
 impl ReplicaSet {
@@ -65,7 +65,7 @@ impl ReplicaSet {
         self.held.write().expect("no panic under the replica set's lock").remove(&id)
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<PartitionId, Held>> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<PartitionId, Held>> {
         self.held.read().expect("no panic under the replica set's lock")
     }
 }

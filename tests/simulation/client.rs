@@ -19,6 +19,7 @@ pub struct Client {
     history: Shared,
     name: String,
     next_correlation: i32,
+    reply_time_max: Duration,
 }
 
 /// The connection is gone, or the reply was not one: connect again.
@@ -35,10 +36,21 @@ impl Client {
     pub async fn connect_as(history: &Shared, name: &str) -> Self {
         loop {
             if let Ok(stream) = turmoil::net::TcpStream::connect((BROKER, PORT)).await {
-                return Self { stream, history: history.clone(), name: name.to_owned(), next_correlation: 0 };
+                return Self::over(stream, history, name, REPLY_TIME_MAX);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Connects to one of several brokers. It and each of its answers may take as long as `patience`.
+    pub async fn connect_to(history: &Shared, host: &str, patience: Duration) -> Result<Self, Lost> {
+        let stream = tokio::time::timeout(patience, turmoil::net::TcpStream::connect((host, PORT))).await;
+        let stream = stream.map_err(|_| Lost)?.map_err(|_| Lost)?;
+        Ok(Self::over(stream, history, "simulation", patience))
+    }
+
+    fn over(stream: turmoil::net::TcpStream, history: &Shared, name: &str, reply_time_max: Duration) -> Self {
+        Self { stream, history: history.clone(), name: name.to_owned(), next_correlation: 0, reply_time_max }
     }
 
     /// Sends a request and returns its correlation id.
@@ -63,7 +75,7 @@ impl Client {
             self.stream.read_exact(&mut body).await.map_err(|_| Lost)?;
             Ok::<Bytes, Lost>(body.freeze())
         };
-        let body = tokio::time::timeout(REPLY_TIME_MAX, receive).await.map_err(|_| Lost)??;
+        let body = tokio::time::timeout(self.reply_time_max, receive).await.map_err(|_| Lost)??;
         self.history.lock().wire(b"<", &body);
         let (got, response) = frame::decode_response(body, version).expect("the broker's replies can be read");
         assert_eq!(got, id, "replies come in the order of their requests");

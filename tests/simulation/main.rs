@@ -1,12 +1,15 @@
 //! One broker in a deterministic simulation: the code that ships, on a disk that loses what was not synced.
 //!
 //! A run is a seed and a list of faults. The checker looks only at what clients saw; it is proven by planted bugs, each of which it must
-//! catch. `OTTLA_SIM_SEEDS` sets how many seeds the random runs try.
+//! catch. `OTTLA_SIM_SEEDS` sets which seeds the random runs try.
 
 mod bugs;
 mod client;
+mod cluster;
 mod groups;
 mod history;
+mod network;
+mod panics;
 mod runner;
 mod workload;
 mod world;
@@ -102,10 +105,14 @@ fn check(plan: &Plan) -> Outcome {
     outcome
 }
 
-/// The seeds that random runs try.
+/// The seeds that random runs try: so many from 0 on, or those that `OTTLA_SIM_SEEDS` says (`300`, or `100..300`).
 pub fn seeds(default: u64) -> std::ops::Range<u64> {
-    let count = std::env::var("OTTLA_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    0..count
+    let Ok(text) = std::env::var("OTTLA_SIM_SEEDS") else { return 0..default };
+    let (from, to) = text.split_once("..").unwrap_or(("0", &text));
+    match (from.parse(), to.parse()) {
+        (Ok(from), Ok(to)) => from..to,
+        _ => panic!("OTTLA_SIM_SEEDS is {text:?}: a number, or two with dots between them"),
+    }
 }
 
 /// A small generator for the plans themselves.

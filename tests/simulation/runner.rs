@@ -1,12 +1,13 @@
 //! Runs a world: the broker lives, faults strike it, and it lives again, until the clients have done what they wanted.
 
 use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::world::{BROKER, World};
 
 /// Task ids count for the whole process: two runs at once would see each other in them.
-static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// How a run ended.
 pub struct Ended {
@@ -14,26 +15,21 @@ pub struct Ended {
     pub stuck: bool,
     /// Operations of all lives' disks.
     pub disk_ops: u64,
+    /// The simulated time that it took.
+    pub took: Duration,
 }
 
 /// Runs the broker of `world` and its clients until these are done, or `time_max` of simulated time has passed.
 pub fn simulate(world: &World, time_max: Duration, clients: impl Future<Output = ()> + 'static) -> Ended {
-    let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    align_task_ids();
-    let mut sim = turmoil::Builder::new()
-        .rng_seed(world.seed())
-        .simulation_duration(time_max)
-        .min_message_latency(Duration::from_micros(50))
-        .max_message_latency(Duration::from_micros(500))
-        .tcp_capacity(1 << 16)
-        .build();
+    let _one_at_a_time = alone();
+    let mut sim = builder(world.seed(), time_max).build();
     let host = world.clone();
     sim.host(BROKER, move || host.clone().live());
     sim.client("clients", async move {
         clients.await;
         Ok(())
     });
-    let mut ended = Ended { stuck: false, disk_ops: 0 };
+    let mut ended = Ended { stuck: false, disk_ops: 0, took: Duration::ZERO };
     loop {
         let Ok(finished) = sim.step() else {
             ended.stuck = true;
@@ -50,7 +46,27 @@ pub fn simulate(world: &World, time_max: Duration, clients: impl Future<Output =
         }
     }
     ended.disk_ops += world.disk().ops();
+    ended.took = sim.elapsed();
     ended
+}
+
+/// Waits until no other run is under way, and makes the process what it was when the first one began.
+pub fn alone() -> MutexGuard<'static, ()> {
+    let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    align_task_ids();
+    alone
+}
+
+/// The network of every run.
+pub fn builder(seed: u64, time_max: Duration) -> turmoil::Builder {
+    let mut builder = turmoil::Builder::new();
+    builder
+        .rng_seed(seed)
+        .simulation_duration(time_max)
+        .min_message_latency(Duration::from_micros(50))
+        .max_message_latency(Duration::from_micros(500))
+        .tcp_capacity(1 << 16);
+    builder
 }
 
 /// Spawns tasks until the next one's id is a multiple of what the runtime shards its tasks by. Ids count for the whole process, and a

@@ -1,6 +1,6 @@
 //! The simulated machine room: one broker host on a faulty disk, clients, and a clock, all driven by one seed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,58 +10,19 @@ use ottla::config::{Config, Durability};
 use ottla::ids::Timestamp;
 use ottla::log::disk::{Disk, Job, Lane};
 use ottla::log::mem_disk::MemDisk;
-use ottla::net::{BoxFuture, Connection, Listener, Network};
 use ottla::replica::coordinator::Tamper;
+use ottla::server::Context;
 use tokio::sync::Notify;
 
 use crate::bugs::{Bug, BuggyDisk};
+use crate::network::{SimNetwork, Wires};
 
-/// The broker's name in the simulated network.
+/// The name in the simulated network of a broker that is alone.
 pub const BROKER: &str = "broker";
 /// The port that it listens on.
 pub const PORT: u16 = 9092;
 /// What a job of the disk takes, on the simulation's clock: several messages long, so that what arrives meanwhile shares the next sync.
 const DISK_LATENCY: Duration = Duration::from_micros(2_500);
-
-/// turmoil's network behind the broker's seam.
-pub struct SimNetwork;
-
-struct SimListener(turmoil::net::TcpListener);
-
-fn split(stream: turmoil::net::TcpStream, peer: std::net::SocketAddr) -> Connection {
-    let (reader, writer) = stream.into_split();
-    Connection { reader: Box::new(reader), writer: Box::new(writer), peer }
-}
-
-impl Listener for SimListener {
-    fn accept(&self) -> BoxFuture<'_, std::io::Result<Connection>> {
-        Box::pin(async {
-            let (stream, peer) = self.0.accept().await?;
-            Ok(split(stream, peer))
-        })
-    }
-
-    fn local_addr(&self) -> std::net::SocketAddr {
-        self.0.local_addr().expect("a listener has an address")
-    }
-}
-
-impl Network for SimNetwork {
-    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, std::io::Result<Box<dyn Listener>>> {
-        Box::pin(async move {
-            let listener = turmoil::net::TcpListener::bind(address).await?;
-            Ok(Box::new(SimListener(listener)) as Box<dyn Listener>)
-        })
-    }
-
-    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, std::io::Result<Connection>> {
-        Box::pin(async move {
-            let stream = turmoil::net::TcpStream::connect(address).await?;
-            let peer = stream.peer_addr()?;
-            Ok(split(stream, peer))
-        })
-    }
-}
 
 /// The simulation's time of day.
 struct SimClock;
@@ -99,7 +60,17 @@ pub struct World {
     state: Arc<Mutex<State>>,
 }
 
+/// What a broker's configuration has beside what all have.
+type Adjust = Arc<dyn Fn(&mut Config) + Send + Sync>;
+
 struct State {
+    /// The host's name.
+    name: String,
+    wires: Wires,
+    /// The running broker, once it has started.
+    running: Option<Arc<Context>>,
+    /// The ids of the clusters that its lives were of.
+    clusters: BTreeSet<String>,
     disk: MemDisk,
     bug: Option<Bug>,
     seed: u64,
@@ -108,7 +79,7 @@ struct State {
     fatal: Option<String>,
     start_errors: Vec<String>,
     /// What the configuration of each life has beside what all have.
-    adjust: fn(&mut Config),
+    adjust: Adjust,
     tamper: Option<Arc<dyn Tamper>>,
     /// The fault that waits for the present life, and those that wait for later ones.
     armed: Option<Fault>,
@@ -120,6 +91,10 @@ struct State {
     has_stopped: bool,
 }
 
+fn empty_disk(seed: u64) -> MemDisk {
+    MemDisk::with_defer(Arc::new(defer)).seeded(seed)
+}
+
 /// Runs a job of the disk a little later, on the host that asked.
 fn defer(_lane: Lane, job: Job) {
     tokio::spawn(async move {
@@ -129,18 +104,26 @@ fn defer(_lane: Lane, job: Job) {
 }
 
 impl World {
-    /// A world with an empty disk.
+    /// A world with one broker and an empty disk.
     pub fn new(seed: u64) -> Self {
-        let disk = MemDisk::with_defer(Arc::new(defer)).seeded(seed);
+        Self::named(BROKER, seed, Wires::default())
+    }
+
+    /// The part of a world that is one broker's: its host is called `name`.
+    pub fn named(name: &str, seed: u64, wires: Wires) -> Self {
         let state = State {
-            disk,
+            name: name.to_owned(),
+            wires,
+            running: None,
+            clusters: BTreeSet::new(),
+            disk: empty_disk(seed),
             bug: None,
             seed,
             lives: 0,
             boots: 0,
             fatal: None,
             start_errors: Vec::new(),
-            adjust: |_| {},
+            adjust: Arc::new(|_| {}),
             tamper: None,
             armed: None,
             planned: VecDeque::new(),
@@ -161,7 +144,13 @@ impl World {
         match bug {
             Bug::SyncIsNoop => state.disk.set_sync_is_noop(true),
             Bug::DirSyncIsNoop => state.disk.set_dir_sync_is_noop(true),
-            Bug::AckBeforeSync => state.adjust = |config| config.broker.durability = Durability::PageCache,
+            Bug::AckBeforeSync => {
+                let before = Arc::clone(&state.adjust);
+                state.adjust = Arc::new(move |config| {
+                    before(config);
+                    config.broker.durability = Durability::PageCache;
+                });
+            }
             Bug::OnlyNewestFileSynced | Bug::RecoveredTailNotSynced => {}
         }
         state.bug = Some(bug);
@@ -178,9 +167,30 @@ impl World {
     }
 
     /// Has every later life run with these settings, and with something between its coordinators and their logs.
-    pub fn configure(&self, adjust: fn(&mut Config), tamper: Arc<dyn Tamper>) {
+    pub fn configure(&self, adjust: impl Fn(&mut Config) + Send + Sync + 'static, tamper: Option<Arc<dyn Tamper>>) {
         let mut state = self.lock();
-        (state.adjust, state.tamper) = (adjust, Some(tamper));
+        (state.adjust, state.tamper) = (Arc::new(adjust), tamper);
+    }
+
+    /// The host's name.
+    pub fn name(&self) -> String {
+        self.lock().name.clone()
+    }
+
+    /// The running broker, once it has started.
+    pub fn running(&self) -> Option<Arc<Context>> {
+        self.lock().running.clone()
+    }
+
+    /// The ids of the clusters that its lives were of.
+    pub fn clusters(&self) -> BTreeSet<String> {
+        self.lock().clusters.clone()
+    }
+
+    /// Another disk is put in place of the one that the present life has had. The host is down.
+    pub fn wipe(&self) {
+        let mut state = self.lock();
+        state.disk = empty_disk(state.seed.rotate_left(7) ^ state.lives);
     }
 
     /// Has these faults strike, one a life.
@@ -225,7 +235,7 @@ impl World {
     /// After the host was crashed: what the next life finds.
     pub fn next_life(&self, end: End) {
         let mut state = self.lock();
-        state.fatal = None;
+        (state.fatal, state.running) = (None, None);
         (state.stop, state.has_stopped) = (Arc::default(), false);
         match end {
             End::Power => {
@@ -243,6 +253,11 @@ impl World {
         let (env, config, stop) = self.new_life();
         match Broker::start(config, env).await {
             Ok(broker) => {
+                {
+                    let mut state = self.lock();
+                    state.clusters.insert(broker.context().cluster_id.clone());
+                    state.running = Some(Arc::clone(broker.context()));
+                }
                 stop.notified().await;
                 let stopped = broker.stop().await;
                 let mut state = self.lock();
@@ -269,7 +284,7 @@ impl World {
         let (world, life) = (self.clone(), state.lives);
         let env = Env {
             disk,
-            network: Arc::new(SimNetwork),
+            network: Arc::new(SimNetwork { me: state.name.clone(), wires: state.wires.clone() }),
             clock: Arc::new(SimClock),
             seed: state.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(state.lives),
             boot_id: format!("boot-{}", state.boots),
@@ -283,7 +298,7 @@ impl World {
         };
         let mut config = Config::default();
         config.kafka.listen = ottla::config::HostPort::new("0.0.0.0", PORT);
-        config.kafka.advertise = Some(ottla::config::HostPort::new(BROKER, PORT));
+        config.kafka.advertise = Some(ottla::config::HostPort::new(&state.name, PORT));
         config.admin.listen = None;
         (state.adjust)(&mut config);
         (env, config, Arc::clone(&state.stop))

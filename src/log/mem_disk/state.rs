@@ -81,6 +81,8 @@ pub(super) struct State {
     pub(super) fail_sync_at: Option<u64>,
     pub(super) sync_is_noop: bool,
     pub(super) dir_sync_is_noop: bool,
+    /// A power cut leaves nothing that was not synced.
+    pub(super) merciless: bool,
     pub(super) capacity_bytes: Option<u64>,
     pub(super) locks: BTreeSet<NodeId>,
 }
@@ -101,6 +103,7 @@ impl State {
             fail_sync_at: None,
             sync_is_noop: false,
             dir_sync_is_noop: false,
+            merciless: false,
             capacity_bytes: None,
             locks: BTreeSet::new(),
         }
@@ -280,7 +283,8 @@ impl State {
     /// What a process would find after the power came back: everything synced, and any of the rest. Draws from this state's generator,
     /// so that each call may find something else.
     pub(super) fn after_power_cut(&mut self) -> Self {
-        let mercy = Mercy::draw(&mut self.rng);
+        let drawn = Mercy::draw(&mut self.rng);
+        let mercy = if self.merciless { Mercy::Nothing } else { drawn };
         let mut next = self.clone_for_restart();
         let kept = mercy.survivors(&mut next.rng, self.unsynced.len());
         for (change, _) in self.unsynced.iter().zip(kept).filter(|(_, kept)| *kept) {
@@ -315,6 +319,7 @@ impl State {
             trace: self.trace,
             sync_is_noop: self.sync_is_noop,
             dir_sync_is_noop: self.dir_sync_is_noop,
+            merciless: self.merciless,
             capacity_bytes: self.capacity_bytes,
             ..Self::new(0)
         };

@@ -1,6 +1,6 @@
 //! The replicas of this broker, as their peers reach them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use futures::stream::BoxStream;
@@ -87,7 +87,7 @@ pub trait Votes: Send + Sync + std::fmt::Debug {
 /// The replicas that are open on this broker, by their groups.
 #[derive(Default)]
 pub struct Groups {
-    members: RwLock<HashMap<PartitionId, Arc<dyn Member>>>,
+    members: RwLock<BTreeMap<PartitionId, Arc<dyn Member>>>,
 }
 
 impl std::fmt::Debug for Groups {

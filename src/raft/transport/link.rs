@@ -1,6 +1,6 @@
 //! The way to one peer: its connections, and the stream that carries the sessions of all groups.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -35,7 +35,7 @@ struct Lane {
     frames: mpsc::UnboundedSender<Queued>,
     /// What carries it: ends with it, and what is queued with that.
     task: AbortHandle,
-    sessions: HashMap<u64, mpsc::UnboundedSender<AppendReply>>,
+    sessions: BTreeMap<u64, mpsc::UnboundedSender<AppendReply>>,
 }
 
 impl Drop for Lane {
@@ -179,7 +179,7 @@ impl Link {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (frames, queue) = mpsc::unbounded_channel();
         let task = tokio::spawn(Arc::clone(self).carry(number, queue)).abort_handle();
-        Lane { number, frames, task, sessions: HashMap::new() }
+        Lane { number, frames, task, sessions: BTreeMap::new() }
     }
 
     /// Carries frames there and replies back until the stream breaks.

@@ -1,6 +1,6 @@
 //! What a broker does for its peers: hands their messages to the groups that are open here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -90,7 +90,7 @@ impl Replication for Service {
     async fn append(&self, request: Request<Streaming<proto::AppendFrame>>) -> Result<Response<Replies>, Status> {
         self.check(&request)?;
         let (tell, mut replies) = mpsc::unbounded_channel();
-        let stream = Incoming { service: self.clone(), tell, sessions: HashMap::new() };
+        let stream = Incoming { service: self.clone(), tell, sessions: BTreeMap::new() };
         tokio::spawn(stream.run(request.into_inner()));
         let replies = futures::stream::poll_fn(move |context| replies.poll_recv(context)).map(Ok);
         Ok(Response::new(replies.boxed()))
@@ -219,7 +219,7 @@ impl Drop for Open {
 struct Incoming {
     service: Service,
     tell: mpsc::UnboundedSender<proto::AppendReply>,
-    sessions: HashMap<u64, Open>,
+    sessions: BTreeMap<u64, Open>,
 }
 
 fn lock(under_way: &Mutex<UnderWay>) -> MutexGuard<'_, UnderWay> {

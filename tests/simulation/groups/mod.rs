@@ -118,7 +118,7 @@ struct Outcome {
 fn run(seed: u64, cast: Cast, bug: Option<Bug>) -> Outcome {
     let world = World::new(seed);
     let front = Arc::new(Front::new(bug));
-    world.configure(short_sessions, Arc::clone(&front) as _);
+    world.configure(short_sessions, Some(Arc::clone(&front) as _));
     let stage = Stage { wire: Shared::default(), log: Log::default(), front, world: world.clone() };
     let acts = acts::Acts::new(&stage, cast, seed);
     let ended = simulate(&world, RUN_TIME_MAX, acts.play());
