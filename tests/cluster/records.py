@@ -58,7 +58,8 @@ class Rounds:
             configs = {"segment_bytes": str(SEGMENT_BYTES), "retention_ms": "-1"}
             routes.create_topic(TOPIC, self.partitions, REPLICAS, **configs)
         self.whole()
-        self.load = Load(cluster.bootstrap, TOPIC, self.partitions, PRODUCERS, settings.a_second // PRODUCERS).start()
+        log = cluster.home / "log-clients"
+        self.load = Load(cluster.bootstrap, TOPIC, self.partitions, PRODUCERS, settings.a_second // PRODUCERS, log).start()
         self.tail = check.Tail(cluster.bootstrap, TOPIC, self.partitions)
         self.watch = Watch(cluster, TOPIC, self.partitions).start()
         self.fresh = Fresh(cluster, self.load, self.partitions).start()

@@ -5,12 +5,14 @@ Needs confluent-kafka: scripts call `programs.enter_python()` before they import
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from confluent_kafka import KafkaError, Message, Producer
 
@@ -35,6 +37,17 @@ def identity(content: bytes, partition: int) -> int:
     return producer << SEQUENCE_BITS | sequence
 
 
+def logger_to(path: Path) -> logging.Logger:
+    """A logger whose lines go to a file."""
+    logger = logging.getLogger(str(path))
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.handlers = [handler]
+    return logger
+
+
 @dataclass
 class Ledger:
     """What one topic's producers sent, and the offset of each acknowledgement, by producer and partition."""
@@ -54,9 +67,16 @@ class Load:
     """Producers that write to all partitions of a topic until stopped, retrying for ever."""
 
     def __init__(
-        self, bootstrap: str, topic: str, partitions: int, producers: int = 2, a_second: int | None = None
+        self,
+        bootstrap: str,
+        topic: str,
+        partitions: int,
+        producers: int = 2,
+        a_second: int | None = None,
+        log: Path | None = None,
     ) -> None:
-        """With `a_second`, each producer sends about that many records a second; else as many as are acknowledged."""
+        """With `a_second`, each producer sends about that many records a second; else as many as are acknowledged. `log`: where the client says what
+        becomes of its sequences."""
         self.topic, self.partitions = topic, partitions
         self.pause_seconds = partitions / a_second if a_second else 0.0
         self.ledger = Ledger()
@@ -76,9 +96,10 @@ class Load:
             "reconnect.backoff.max.ms": 200,
             "retry.backoff.ms": 50,
             "error_cb": self.on_error,
-            "log_level": 0,
         }
-        self.producers = {number: Producer(config) for number in range(producers)}
+        told = {"logger": logger_to(log)} if log else {}
+        config |= {"debug": "eos"} if log else {"log_level": 0}
+        self.producers = {number: Producer(config, **told) for number in range(producers)}
         self.threads = [threading.Thread(target=self.run, args=one, daemon=True) for one in self.producers.items()]
 
     def start(self) -> Load:
