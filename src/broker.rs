@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::cluster::Peer;
 use crate::config::Config;
 use crate::ids::{BASE64_URL, BrokerId, PartitionId, Term};
 use crate::log::disk::{Disk, Lane};
@@ -242,16 +243,7 @@ impl Inner {
             }
             _ => (Founding { cluster_id: ids.0, directory_id: ids.1, controller: FOUNDER }, Vec::new()),
         };
-        let (disk, name, boot_id) = (Arc::clone(&env.disk), config.cluster.name.clone(), env.boot_id.clone());
-        let (home, journal) = on_disk(&env.disk, Lane::Read, move || -> Result<_, BrokerError> {
-            let home = Home::open(Arc::clone(&disk), broker, &name, founding)?;
-            let journal = open_journal(&disk, &home)?;
-            if !home.lost_page_cache(&boot_id) {
-                home.record(LifeState::Running, &boot_id)?;
-            }
-            Ok((home, journal))
-        })
-        .await??;
+        let (home, journal) = move_in(&config, &env, founding).await?;
         let clean = home.last_life.as_ref().is_some_and(|life| life.state == LifeState::Clean);
         let metrics = Arc::new(Metrics::new(&api_names(), &error_names()));
         let home = Arc::new(home);
@@ -261,10 +253,7 @@ impl Inner {
         let among = port.map(|_| Arc::clone(&node));
         let mut tasks = JoinSet::new();
         if let Some(port) = port {
-            for (other, address) in known.iter().filter(|(other, _)| *other != broker) {
-                node.add_peer(*other, address)
-                    .map_err(|error| BrokerError::Cluster(format!("broker {other} at {address}: {error}")))?;
-            }
+            meet_first(&node, broker, &known)?;
             port.begin(&home.identity, &node);
             tasks.spawn(Arc::clone(&node).run());
         }
@@ -404,6 +393,30 @@ impl Inner {
             (Ok(()), Ok(())) => Err(DiskStopped.into()),
         }
     }
+}
+
+/// Takes note of the brokers that the one which took this broker in has named.
+fn meet_first(node: &Node, me: BrokerId, known: &[Peer]) -> Result<(), BrokerError> {
+    for (other, address) in known.iter().filter(|(other, _)| *other != me) {
+        node.add_peer(*other, address)
+            .map_err(|error| BrokerError::Cluster(format!("broker {other} at {address}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Opens the data directory, which is founded if it is empty, and its journal.
+async fn move_in(config: &Config, env: &Env, founding: Founding) -> Result<(Home, Arc<Journal>), BrokerError> {
+    let (disk, name, boot_id) = (Arc::clone(&env.disk), config.cluster.name.clone(), env.boot_id.clone());
+    let broker = config.broker.id;
+    on_disk(&env.disk, Lane::Read, move || -> Result<_, BrokerError> {
+        let home = Home::open(Arc::clone(&disk), broker, &name, founding)?;
+        let journal = open_journal(&disk, &home)?;
+        if !home.lost_page_cache(&boot_id) {
+            home.record(LifeState::Running, &boot_id)?;
+        }
+        Ok((home, journal))
+    })
+    .await?
 }
 
 /// Waits until the broker stops.

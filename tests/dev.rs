@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ impl Dev {
             let mut process = command(&home, number, port, arguments).spawn().unwrap();
             let said = lines(process.stdout.take().unwrap());
             let mut pids = Vec::new();
-            while let Some(line) = said.recv_timeout(PATIENCE).ok() {
+            while let Ok(line) = said.recv_timeout(PATIENCE) {
                 let mut words = line.split_whitespace();
                 if words.next().is_some_and(|word| word.starts_with("broker-")) && words.next() == Some("pid") {
                     pids.push(words.next().unwrap().parse().unwrap());
@@ -143,7 +144,10 @@ fn command(home: &tempfile::TempDir, number: u16, port: u16, arguments: &[&str])
 
 /// First ports of which so many brokers' ports are free; below those that the system gives to whoever asks for any.
 fn free_ports(number: u16) -> impl Iterator<Item = u16> {
-    let first = u16::try_from(std::process::id() % 20_000).unwrap();
+    // Tests that run at the same time begin at different ones: both would find the same free.
+    static LOOKS: AtomicU16 = AtomicU16::new(0);
+    let look = LOOKS.fetch_add(1, Ordering::Relaxed) % 16;
+    let first = (u16::try_from(std::process::id() % 20_000).unwrap() + 1_250 * look) % 20_000;
     let candidates = (0..20_000).step_by(11).map(move |step| 10_000 + (first + step) % 20_000);
     let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     candidates.filter(move |port| {
@@ -202,7 +206,7 @@ fn three_brokers_share_topics_outlive_one_of_them_and_end_with_ctrl_c() {
     assert_eq!(ended.code(), Some(0), "{}", dev.logged());
     // It has waited for them.
     assert!(dev.pids.iter().all(|pid| !is_running(*pid)), "{:?}", dev.pids);
-    assert_eq!(dev.left_behind(), [PathBuf::new(); 0]);
+    assert_eq!(dev.left_behind(), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -211,11 +215,13 @@ fn one_broker_is_enough_and_a_data_directory_is_kept() {
     let arguments = ["--data-dir", data.path().to_str().unwrap()];
     let mut dev = Dev::start(1, &arguments);
     dev.said(1, &["produce", "kept"], "here\n");
-    assert_eq!(dev.status(1, |status| status["healthy"] == true), Some(0));
+    let watched = dev.said(1, &["cluster", "status", "--watch", "--exit-when-healthy", "--format", "json"], "");
+    let last: Value = serde_json::from_str(watched.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["healthy"], &last["brokers"][0]["leaders"]), (&Value::Bool(true), &Value::from(1)), "{watched}");
     assert_eq!(dev.end(Signal::TERM).code(), Some(0), "{}", dev.logged());
     let dev = Dev::start(1, &arguments);
     assert_eq!(dev.read(1, "kept"), ["here"]);
-    assert_eq!(dev.left_behind(), [PathBuf::new(); 0]);
+    assert_eq!(dev.left_behind(), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -35,13 +35,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("machine", &["ids", "protocol", "log"]),
     ("net", &["ids"]),
     ("raft", &["ids", "metrics", "clock", "protocol", "log", "machine", "net"]),
-    ("replica", &["ids", "metrics", "clock", "protocol", "log", "machine", "net", "raft"]),
+    ("cluster", &["ids", "protocol", "machine", "net", "raft"]),
+    ("replica", &["ids", "metrics", "clock", "protocol", "log", "machine", "net", "raft", "cluster"]),
     ("server", &["ids", "config", "metrics", "clock", "protocol", "log", "machine", "net", "raft", "replica"]),
     (
         "broker",
         &[
-            "ids", "config", "metrics", "clock", "admin", "protocol", "log", "machine", "net", "raft", "replica",
-            "server",
+            "ids", "config", "metrics", "clock", "admin", "protocol", "log", "machine", "net", "raft", "cluster",
+            "replica", "server",
         ],
     ),
     (
@@ -76,7 +77,18 @@ const UNSAFE_PLACES: &[&str] = &["log/mmap.rs", "log/mmap/"];
 /// Right of the bar time is the runtime's, so that a simulation can own it; these may ask the system.
 const CLOCK_PLACES: &[&str] = &["main.rs", "cli/", "clock.rs"];
 /// Where a task may be spawned outside a `JoinSet`: file and why it cannot be lost.
-const SPAWN_PLACES: &[(&str, &str)] = &[("broker.rs", "the listener's handle is kept and awaited by Broker::stop")];
+const SPAWN_PLACES: &[(&str, &str)] = &[
+    ("broker.rs", "the listener's handle is kept and awaited by Broker::stop"),
+    ("broker/cluster.rs", "the port for other brokers is kept, and aborted with it"),
+    ("raft/cluster_kit.rs", "tests: aborted with the broker that they play"),
+    ("raft/node.rs", "one call into a group's core, which ends with the core"),
+    ("raft/transport/link.rs", "carries a stream, and is aborted with it"),
+    ("raft/transport/service.rs", "ends with the peer's stream or the answer of the group's core"),
+    (
+        "replica/controller.rs",
+        "one proposal, which must hold the order of changes whoever waits; ends with the group's core",
+    ),
+];
 
 /// The repository's top level: nothing else but dot-files and what `.gitignore` names.
 const TOP_LEVEL_ALWAYS: &[&str] =

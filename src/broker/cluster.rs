@@ -85,7 +85,7 @@ impl Port {
         };
         let desk = FrontDesk { me: Mutex::new(me), node: OnceLock::new(), inner: OnceLock::new() };
         let desk = Arc::new(desk);
-        let (services, served) = watch::channel(Services { groups: None, desk: Some(Arc::clone(&desk) as _) });
+        let (services, served) = watch::channel(Services { groups: None, desk: Arc::clone(&desk) as _ });
         let task = tokio::spawn(serve(listener, served)).abort_handle();
         Ok(Some(Self { address, desk, services, task }))
     }
@@ -144,7 +144,7 @@ impl Port {
         });
         let _ = self.desk.node.set(Arc::clone(node));
         let groups = Some(Service::new(&identity.cluster_id, Arc::clone(node)));
-        self.services.send_replace(Services { groups, desk: Some(Arc::clone(&self.desk) as _) });
+        self.services.send_replace(Services { groups, desk: Arc::clone(&self.desk) as _ });
     }
 
     /// The broker is there as a whole: it can decide who joins.

@@ -1,22 +1,45 @@
 //! What becomes of page-cache replicas when the page cache was lost.
 //!
 //! Such a replica may have acknowledged what is gone, and must not vote as if it had it (`forgotten-never-votes`). The controller gives it
-//! a new incarnation before its group is opened. As the group's only voter it goes on with what has survived: nobody else
-//! knows more, and nobody was promised a sync.
+//! a new incarnation before its group is opened, and the group's leader fills that. As the group's only voter it goes on with what has survived:
+//! nobody else knows more, and nobody was promised a sync. So do the replicas of a group that nobody leads, when the power went everywhere at once: if they all
+//! began anew, there would be no group left. One of those that have survived with most is elected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::blocking::on_disk;
 use super::identity::LifeState;
+use super::open::Wanted;
 use super::{BrokerError, Inner};
 use crate::ids::{PartitionId, ReplicaId};
 use crate::log::disk::Lane;
 use crate::machine::controller::Controller;
 use crate::machine::topic_config::Durability;
 
+/// If most replicas of a group have not forgotten, they have a leader by then. To take part in an election before would be what must not be.
+const LEADERS_HEARD_AFTER: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 impl Inner {
+    /// Those of the partitions with several replicas that nobody leads.
+    async fn without_leader(&self, wanted: &BTreeMap<PartitionId, Wanted>) -> BTreeSet<PartitionId> {
+        let shared = wanted.iter().filter(|(_, wanted)| wanted.founders.len() > 1).map(|(id, _)| *id);
+        let mut orphans: BTreeSet<PartitionId> = shared.collect();
+        let until = Instant::now() + LEADERS_HEARD_AFTER;
+        loop {
+            orphans.retain(|id| self.node.leader(*id).is_none());
+            if orphans.is_empty() || Instant::now() >= until {
+                return orphans;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Has every page-cache replica of this broker replaced, if the page cache was lost; before any partition is opened.
     ///
     /// # Errors
@@ -26,7 +49,17 @@ impl Inner {
             return Ok(());
         }
         let is_page_cache = |durability| durability == Durability::PageCache;
-        let wanted = self.wanted().into_iter().filter(|(_, wanted)| is_page_cache(wanted.config.durability));
+        let mut wanted = self.wanted();
+        wanted.retain(|_, wanted| is_page_cache(wanted.config.durability));
+        let orphans = self.without_leader(&wanted).await;
+        for id in &orphans {
+            tracing::error!(
+                topic = wanted[id].name, partition = %id,
+                "the page cache was lost since this partition was written to, and nobody leads it: it goes on with what has survived, and acknowledged \
+                 records may be gone"
+            );
+        }
+        let wanted = wanted.into_iter().filter(|(id, _)| !orphans.contains(id));
         let names: BTreeMap<PartitionId, (String, ReplicaId)> =
             wanted.map(|(id, wanted)| (id, (wanted.name, wanted.me))).collect();
         let forgotten: Vec<_> = names.iter().map(|(id, (_, me))| (*id, *me)).collect();

@@ -44,6 +44,8 @@ const CONTROLLER_SEGMENT_BYTES: u64 = 16 << 20;
 
 /// The preferred leader of a new partition stands for election so often, and so soon again: the others may not have opened it yet.
 const FIRST_TRIES: u32 = 20;
+/// How soon a replica that has forgotten is reported again.
+const REPLACE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const FIRST_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 struct Opened<M> {
@@ -241,6 +243,11 @@ impl Inner {
                 topic = wanted.name, partition = %id, %error,
                 "a replica that has lost records could not be replaced; it is tried again"
             );
+            let controller = Arc::clone(&self.controller);
+            self.spawn(async move {
+                tokio::time::sleep(REPLACE_AGAIN_AFTER).await;
+                controller.look_again();
+            });
             return;
         }
         tracing::warn!(

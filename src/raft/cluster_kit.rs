@@ -16,9 +16,10 @@ use super::applier::{AppliedState, Observer, Snapshots};
 use super::flusher::Flusher;
 use super::group::{Group, GroupConfig, ProposeError, Proposed};
 use super::transport::Peers;
+use super::transport::proto::liveness_server::LivenessServer;
+use super::transport::serve::serve_connection;
 use super::transport::service::Service;
 use super::types::Command;
-use crate::cluster::port::Services;
 use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ReplicaId, Term, TopicId};
 use crate::log::disk::Disk;
 use crate::log::journal::Journal;
@@ -196,12 +197,12 @@ impl Cluster {
         for other in self.nodes.keys().filter(|other| **other != broker) {
             among.add_peer(BrokerId(*other), &address(*other)).unwrap();
         }
-        let services = Services { groups: Some(Service::new(CLUSTER, Arc::clone(&among))), desk: None };
+        let service = Service::new(CLUSTER, Arc::clone(&among));
         let listener = wire.listen(&address(broker)).await.unwrap();
         let server = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok(connection) = listener.accept().await {
-                connections.spawn(services.clone().serve(connection));
+                connections.spawn(serve_connection(Some(service.clone()), None::<LivenessServer<Service>>, connection));
             }
         });
         let node = self.nodes.get_mut(&broker).unwrap();

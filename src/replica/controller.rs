@@ -354,6 +354,11 @@ impl ControllerHandle {
         self.wake.changed.notified().await;
     }
 
+    /// As if something had been applied: what this broker holds is compared with it once more.
+    pub fn look_again(&self) {
+        self.wake.changed.notify_one();
+    }
+
     /// This broker holds what the controller said when it was last asked.
     pub fn served(&self) {
         self.served.notify_waiters();

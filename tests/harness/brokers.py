@@ -88,6 +88,9 @@ class Broker(ABC):
     def pause(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
 
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
 
 class Ottla(Broker):
     """`ottla serve`, configured by environment variables (OTTLA_<SECTION>_<KEY>)."""
@@ -95,27 +98,33 @@ class Ottla(Broker):
     def __init__(self, data_dir: Path, prefix: tuple[str, ...] = (), **config: str) -> None:
         self.data_dir = data_dir
         self.prefix = prefix
-        self.environment = {f"OTTLA_{key.upper()}": value for key, value in config.items()}
+        self.settings: dict[str, str] = {}
+        self.configure(**config)
         self.home = tempfile.TemporaryDirectory(prefix="ottla-broker-")
         self.log_file = Path(self.home.name) / "log"
         self.process: subprocess.Popen[str] | None = None
         self.port = 0
         self.admin = ""
 
+    def configure(self, **config: str) -> None:
+        """Set these keys, from the next start on."""
+        self.settings |= config
+
     @property
     def pid(self) -> int:
         return self.process.pid if self.process else 0
 
-    def start(self) -> float:
+    def start(self, patience: float = READY_SECONDS) -> float:
         began = time.monotonic()
         command = [*self.prefix, str(ottla_binary()), "serve"]
         command += ["--data-dir", str(self.data_dir), "--listen", f"127.0.0.1:{self.port}"]
-        environment = {**os.environ, "OTTLA_ADMIN_LISTEN": "127.0.0.1:0", **self.environment}
+        keys = {f"OTTLA_{key.upper()}": value for key, value in self.settings.items()}
+        environment = {**os.environ, "OTTLA_ADMIN_LISTEN": "127.0.0.1:0", **keys}
         with open(self.log_file, "a") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
             )
-        ready = self.ready_line(began + READY_SECONDS)
+        ready = self.ready_line(began + patience)
         self.port = int(ready["kafka"].rsplit(":", 1)[1])
         self.admin = ready.get("admin", "")
         return (time.monotonic() - began) * 1000
@@ -156,6 +165,11 @@ class Ottla(Broker):
             process.kill()
             process.wait()
             raise BrokerFailed(f"still there {STOP_SECONDS} s after {sig.name}:\n{self.log()[-3000:]}") from None
+
+    def hit(self) -> None:
+        """kill -9, without waiting."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
 
     def kill(self) -> None:
         self.signalled(signal.SIGKILL)

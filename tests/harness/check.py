@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from .load import SEQUENCE_BITS, UNACKED, Ledger, identity
-from .wire import EARLIEST, LATEST, Wire
+from .routes import Routes
+from .wire import EARLIEST, LATEST
 
 STUCK_SECONDS = 60.0
 PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE)
@@ -71,13 +72,13 @@ class Reader:
 
 
 def ends(bootstrap: str, topic: str, partitions: int) -> list[int]:
-    with Wire(bootstrap) as wire:
-        return [wire.offset(topic, partition, LATEST) for partition in range(partitions)]
+    with Routes(bootstrap) as routes:
+        return [routes.offset(topic, partition, LATEST) for partition in range(partitions)]
 
 
 def starts(bootstrap: str, topic: str, partitions: int) -> list[int]:
-    with Wire(bootstrap) as wire:
-        return [wire.offset(topic, partition, EARLIEST) for partition in range(partitions)]
+    with Routes(bootstrap) as routes:
+        return [routes.offset(topic, partition, EARLIEST) for partition in range(partitions)]
 
 
 def scan(bootstrap: str, topic: str, partitions: int) -> Holding:

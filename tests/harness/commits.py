@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from .wire import Wire
+from .routes import Routes
+from .wire import NotCoordinator, Wire
 
+Answer = TypeVar("Answer")
 NOTHING = -1
 SESSION_MS = 45_000
 SETTLE_SECONDS = 60.0
@@ -39,6 +44,8 @@ class Committed:
     """The highest offset that was acknowledged; the next that is tried is higher."""
     count: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    times: array = field(default_factory=lambda: array("d"))
+    """When each acknowledgement came."""
 
 
 def judge_offsets(group: str, found: list[int], acked: list[int], tried: list[int]) -> list[str]:
@@ -114,6 +121,7 @@ class Member(threading.Thread):
             return
         self.ledger.acked[partition] = offset
         self.ledger.count += 1
+        self.ledger.times.append(time.monotonic())
 
 
 class Groups:
@@ -143,15 +151,25 @@ class Groups:
         for member in self.members:
             member.changes = 0
         self.ids = {(member.group, member.number): member.id for member in self.members}
-        with Wire(self.bootstrap) as wire:
-            self.epochs = {group: self.described(wire, group)[1] for group in self.ledgers}
+        self.epochs = {group: self.described(group)[1] for group in self.ledgers}
         return self
 
-    def described(self, wire: Wire, group: str) -> tuple[str, int, list[str]]:
+    def ask(self, group: str, question: Callable[[Wire], Answer]) -> Answer:
+        """What the group's coordinator answers; it may move meanwhile."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            try:
+                with Routes(self.bootstrap) as routes, Wire(routes.coordinator(group)[1]) as wire:
+                    return question(wire)
+            except (OSError, NotCoordinator):
+                if time.monotonic() > deadline:
+                    raise
+
+    def described(self, group: str) -> tuple[str, int, list[str]]:
         """State, epoch and members of a group. The classic protocol does not tell generations: members notice when theirs is another."""
         if self.protocol == "consumer":
-            return wire.consumer_group(group)
-        state, members = wire.group_members(group)
+            return self.ask(group, lambda wire: wire.consumer_group(group))
+        state, members = self.ask(group, lambda wire: wire.group_members(group))
         return state, 0, members
 
     def of(self, group: str) -> list[Member]:
@@ -182,13 +200,12 @@ class Groups:
     def judge(self, promised: dict[str, list[int]]) -> list[str]:
         """What is wrong with the broker's offsets and members, after a restart: `promised` was acknowledged before it."""
         wrong = []
-        with Wire(self.bootstrap) as wire:
-            for group, acked in promised.items():
-                found = wire.committed(group, self.topic, self.partitions)
-                # More may have been tried while this was asked.
-                wrong += judge_offsets(group, found, acked, self.ledgers[group].tried)
-                wanted = sorted(id for (of, _), id in self.ids.items() if of == group)
-                wrong += judge_members(group, self.described(wire, group), ("Stable", self.epochs[group], wanted))
+        for group, acked in promised.items():
+            found = self.ask(group, lambda wire, group=group: wire.committed(group, self.topic, self.partitions))
+            # More may have been tried while this was asked.
+            wrong += judge_offsets(group, found, acked, self.ledgers[group].tried)
+            wanted = sorted(id for (of, _), id in self.ids.items() if of == group)
+            wrong += judge_members(group, self.described(group), ("Stable", self.epochs[group], wanted))
         return wrong
 
     def finish(self) -> list[str]:

@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -59,6 +60,11 @@ class Load:
         self.topic, self.partitions = topic, partitions
         self.pause_seconds = partitions / a_second if a_second else 0.0
         self.ledger = Ledger()
+        self.times = [array("d") for _ in range(partitions)]
+        """When each acknowledgement came, by partition."""
+        self.ends = [array("q") for _ in range(partitions)]
+        """What came behind all that was acknowledged then."""
+        self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.abandoning = False
         config = {
@@ -94,10 +100,16 @@ class Load:
                 continue
             for partition, log in enumerate(logs):
                 self.send(producer, number, partition, log)
-            producer.poll(0)
-            time.sleep(self.pause_seconds)
+            self.rest(producer)
         while len(producer) and not self.abandoning and not self.ledger.fatal:
             producer.poll(0.1)
+
+    def rest(self, producer: Producer) -> None:
+        """Take acknowledgements until more may be sent."""
+        until = time.monotonic() + self.pause_seconds
+        producer.poll(0)
+        while (left := until - time.monotonic()) > 0:
+            producer.poll(left)
 
     def send(self, producer: Producer, number: int, partition: int, log: array) -> None:
         sequence = len(log)
@@ -109,6 +121,9 @@ class Load:
             else:
                 log[sequence] = message.offset()
                 self.ledger.acked += 1
+                with self.lock:
+                    self.ends[partition].append(max([message.offset() + 1, *self.ends[partition][-1:]]))
+                    self.times[partition].append(time.monotonic())
 
         producer.produce(self.topic, value(number, partition, sequence), partition=partition, on_delivery=delivered)
 
@@ -130,9 +145,15 @@ class Load:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self.threads):
             self.abandon()
-            left = self.ledger.sent - self.ledger.acked
-            raise TimeoutError(f"{left} records are still not acknowledged after {seconds:.0f} s")
+            raise TimeoutError(f"not acknowledged after {seconds:.0f} s: {self.left()} (records by partition)")
         return self.ledger
+
+    def left(self) -> dict[int, int]:
+        """How many records of each partition are not acknowledged, of those partitions where there are any."""
+        counts = Counter[int]()
+        for (_, partition), offsets in self.ledger.offsets.items():
+            counts[partition] += offsets.count(UNACKED)
+        return {partition: count for partition, count in sorted(counts.items()) if count}
 
     def abandon(self) -> Ledger:
         """Stop sending at once, and drop what is not acknowledged: nothing is sent after this returns."""

@@ -19,8 +19,9 @@ CREATE_TOPICS, INCREMENTAL_ALTER_CONFIGS, CONSUMER_GROUP_DESCRIBE = 19, 44, 69
 OFFSET_OUT_OF_RANGE, CORRUPT_MESSAGE, UNKNOWN_TOPIC, TOPIC_EXISTS, KAFKA_STORAGE_ERROR = 1, 2, 3, 36, 56
 LEADERLESS = (3, 5, 6)
 """Codes of a broker that has just started: unknown partition, leader not available, not the leader."""
-COORDINATORLESS = (14, 15, 16)
-"""Codes of a broker that has just started: coordinator loading, not available, not the coordinator."""
+COORDINATORLESS = (14, 15)
+"""Codes of a broker that has just started: coordinator loading, not available."""
+NOT_COORDINATOR = 16
 RETRY_SECONDS = 30.0
 LATEST, EARLIEST = -1, -2
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -127,6 +128,10 @@ def uvarint(value: int) -> bytes:
 def compact(text: str) -> bytes:
     """A string in the versions with tagged fields."""
     return uvarint(len(text.encode()) + 1) + text.encode()
+
+
+class NotCoordinator(ValueError):
+    """Another broker coordinates the group."""
 
 
 class Reader:
@@ -261,19 +266,24 @@ class Wire:
 
     def offset(self, topic: str, partition: int, when: int) -> int:
         """The offset at a timestamp, or at EARLIEST or LATEST (then the high watermark); -1 if there is none."""
-        body = struct.pack(">ii", -1, 1) + string(topic) + struct.pack(">iiq", 1, partition, when)
         deadline = time.monotonic() + RETRY_SECONDS
         while True:
-            answer = self.request(LIST_OFFSETS, 1, body)
-            answer.number("i")
-            answer.string()
-            _, _, code, _, offset = answer.take("iihqq")
+            code, offset = self.offset_once(topic, partition, when)
             if code not in LEADERLESS or time.monotonic() > deadline:
                 break
             time.sleep(0.1)
         if code:
             raise ValueError(f"ListOffsets of {topic}-{partition} answers {code}")
         return offset
+
+    def offset_once(self, topic: str, partition: int, when: int) -> tuple[int, int]:
+        """Asked once: (error code, offset)."""
+        body = struct.pack(">ii", -1, 1) + string(topic) + struct.pack(">iiq", 1, partition, when)
+        answer = self.request(LIST_OFFSETS, 1, body)
+        answer.number("i")
+        answer.string()
+        _, _, code, _, offset = answer.take("iihqq")
+        return code, offset
 
     def produce(self, topic: str, partition: int, batch: bytes, acks: int = -1) -> tuple[int, int]:
         """Write one batch: (error code, base offset)."""
@@ -316,6 +326,8 @@ class Wire:
             if not codes & set(COORDINATORLESS) or time.monotonic() > deadline:
                 break
             time.sleep(0.002)
+        if NOT_COORDINATOR in codes:
+            raise NotCoordinator(f"OffsetFetch of {group} answers {codes}")
         if codes != {0}:
             raise ValueError(f"OffsetFetch of {group} answers {codes}")
         return offsets
@@ -329,6 +341,8 @@ class Wire:
             if code not in COORDINATORLESS or time.monotonic() > deadline:
                 break
             time.sleep(0.01)
+        if code == NOT_COORDINATOR:
+            raise NotCoordinator(f"DescribeGroups of {group}")
         if code:
             raise ValueError(f"DescribeGroups of {group} answers {code}")
         answer.string()
@@ -356,6 +370,8 @@ class Wire:
                 break
             time.sleep(0.01)
         message = answer.compact()
+        if code == NOT_COORDINATOR:
+            raise NotCoordinator(f"ConsumerGroupDescribe of {group}")
         if code:
             raise ValueError(f"ConsumerGroupDescribe of {group} answers {code}: {message}")
         answer.compact()

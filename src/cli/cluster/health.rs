@@ -112,7 +112,7 @@ impl Health {
         let controller = self.controller.map_or_else(|| "none".to_owned(), |id| format!("broker {id}"));
         let Self { cluster_id, topics, partitions, .. } = self;
         format!(
-            "Cluster     {cluster_id}\nController  {controller}\nTopics      {topics}, with {partitions} partitions\nHealth      {health}\n\n"
+            "Cluster     {cluster_id}\nController  {controller}\nTopics      {topics}\nPartitions  {partitions}\nHealth      {health}\n\n"
         )
     }
 

@@ -14,8 +14,6 @@ use super::plan::{Data, Plan};
 
 /// Lines that wait to be shown; who logs more waits.
 const EVENTS_MAX: usize = 256;
-/// What brokers log unless the environment says otherwise: the Raft library warns of each try while a broker is away.
-const LOG_LEVEL: &str = "info,openraft=error";
 /// How the line begins that says a broker is ready.
 const READY: &str = concat!("ottla ", env!("CARGO_PKG_VERSION"), " ready ");
 
@@ -86,9 +84,6 @@ impl Brokers {
             let program = std::env::current_exe().map_err(doing())?;
             let mut command = Command::new(program);
             command.args(["serve", "--end-with", &std::process::id().to_string()]);
-            if std::env::var_os("OTTLA_LOG_LEVEL").is_none() {
-                command.env("OTTLA_LOG_LEVEL", LOG_LEVEL);
-            }
             command.env("OTTLA_KAFKA_ADVERTISE", "").env("OTTLA_CLUSTER_ADVERTISE", "");
             command.envs(plan.environment(id, &brokers.data));
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -136,3 +136,7 @@ impl Controller {
         moving.adding.push(new);
     }
 }
+
+#[cfg(test)]
+#[path = "moves_tests.rs"]
+mod tests;

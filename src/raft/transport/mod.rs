@@ -16,6 +16,7 @@ pub mod client;
 pub mod groups;
 pub mod link;
 pub mod peers;
+pub mod serve;
 pub mod service;
 mod session;
 pub mod wire;
@@ -33,10 +34,10 @@ const CLUSTER: &str = "ottla-cluster";
 /// The largest message: a frame holds whole batches, of which the largest that clients may send is a little smaller.
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
 /// HTTP/2 flow control: what a peer may send before it is read.
-pub(crate) const WINDOW_BYTES: u32 = 16 << 20;
+const WINDOW_BYTES: u32 = 16 << 20;
 /// How often a connection is tried, and for how long it may be silent then: a peer without power says nothing, and TCP alone would wait for minutes.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(1);
-pub(crate) const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(2);
 /// Parts that a snapshot is sent in.
 const CHUNK_BYTES: usize = 1 << 20;
 /// The largest snapshot that is taken in.
