@@ -229,13 +229,7 @@ impl Inner {
         let broker = config.broker.id;
         let mut random = StdRng::seed_from_u64(env.seed);
         let ids = (kafka_id(&mut random), kafka_id(&mut random));
-        let advertised = config.kafka.advertised(kafka_address.port());
-        let endpoints = Endpoints {
-            cluster: port.map(|port| config.cluster.advertised(port.address.port()).to_string()).unwrap_or_default(),
-            kafka_host: advertised.host,
-            kafka_port: advertised.port,
-            rack: config.broker.rack.clone().unwrap_or_default(),
-        };
+        let endpoints = endpoints(&config, kafka_address, port);
         let (founding, known) = match port {
             Some(port) if is_new => {
                 let arrived = port.arrive(&env, &ids, &endpoints).await?;
@@ -392,6 +386,17 @@ impl Inner {
             (_, Err(error)) => Err(BrokerError::Journal(error.into())),
             (Ok(()), Ok(())) => Err(DiskStopped.into()),
         }
+    }
+}
+
+/// How the other brokers and clients reach this one.
+fn endpoints(config: &Config, kafka_address: SocketAddr, port: Option<&cluster::Port>) -> Endpoints {
+    let advertised = config.kafka.advertised(kafka_address.port());
+    Endpoints {
+        cluster: port.map(|port| config.cluster.advertised(port.address.port()).to_string()).unwrap_or_default(),
+        kafka_host: advertised.host,
+        kafka_port: advertised.port,
+        rack: config.broker.rack.clone().unwrap_or_default(),
     }
 }
 
