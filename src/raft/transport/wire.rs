@@ -309,7 +309,7 @@ mod tests {
             assert!(read(good[..cut].to_vec()).is_err(), "cut at {cut}");
         }
         let mut command = entry(7, Some(entry::Payload::Command("command".into())));
-        command.payload = Some(entry::Payload::Command("commanD".into()));
+        command.payload = Some(entry::Payload::Command("Command".into()));
         assert!(append(frame(vec![command])).is_err());
     }
 
