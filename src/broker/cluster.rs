@@ -193,7 +193,8 @@ impl FrontDesk {
     /// A broker of this cluster says where it is now. What the controller does not know to be it is not believed: answers whether it knows it by another
     /// directory.
     fn meet(&self, from: &Introduction) -> bool {
-        let known = self.inner().and_then(|inner| {
+        // Whoever does not lead the controller may not have heard of the newest directory yet.
+        let known = self.inner().filter(|inner| inner.controller.leads()).and_then(|inner| {
             inner.controller.read(|controller| controller.broker(from.broker).map(|broker| broker.directory))
         });
         if known.is_some_and(|directory| directory != from.directory) {
@@ -218,6 +219,11 @@ impl Desk for FrontDesk {
         let me = self.me();
         let is_ours = me.cluster_id.is_some() && from.cluster_id == me.cluster_id && from.broker != me.broker;
         let superseded = is_ours && self.meet(&from);
+        if let Some(inner) = self.inner().filter(|inner| is_ours && !superseded && inner.controller.leads()) {
+            // It waits to hear what is decided, of which a group that rests says nothing.
+            let controller = Arc::clone(&inner.controller);
+            inner.spawn(async move { controller.group().heartbeat().await });
+        }
         let peers = if me.cluster_id.is_some() { self.peers(&me) } else { Vec::new() };
         Hello { me, peers, superseded }
     }

@@ -111,8 +111,19 @@ impl Inner {
         }
         let lost = silent.iter().filter(|(_, since)| since.elapsed() > LOST_AFTER).map(|(broker, _)| *broker).collect();
         let group = self.controller.group();
+        self.nudge(group).await;
         let present: BTreeSet<ReplicaId> = group.members().voters.into_iter().flatten().collect();
         !settle(group, &choose(&all, &present, &lost), &all).await
+    }
+
+    /// A member that missed the last entry of a group that rests since, or what of it is committed, would not hear of it before the next one.
+    async fn nudge<M: Machine>(&self, group: &Group<M>) {
+        let is_heard = |broker| self.among.as_ref().is_some_and(|node| node.is_alive(broker));
+        let members = group.members();
+        let mut all = members.voters.iter().flatten().chain(&members.learners);
+        if all.any(|replica| is_heard(replica.broker) && !members.is_caught_up(*replica, 0)) {
+            group.heartbeat().await;
+        }
     }
 
     /// Whether something is on its way.
@@ -131,15 +142,9 @@ impl Inner {
         if wanted.is_empty() {
             return false;
         }
+        self.nudge(replica.group()).await;
         if !settle(replica.group(), &wanted, &wanted).await {
             return true;
-        }
-        // A follower that missed the last entry of a group that rests since would not hear of it before the next one.
-        let members = replica.group().members();
-        let is_heard = |broker| self.among.as_ref().is_some_and(|node| node.is_alive(broker));
-        let is_behind = |replica: &ReplicaId| is_heard(replica.broker) && !members.is_caught_up(*replica, 0);
-        if wanted.iter().any(is_behind) {
-            replica.group().heartbeat().await;
         }
         if is_moving {
             let settled = |controller: &Controller| Ok::<_, Infallible>((controller.decide_settled(id, &wanted), ()));

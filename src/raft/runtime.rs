@@ -12,6 +12,7 @@ use openraft_rt::watch::{self, RecvError, SendError};
 use openraft_rt::{AsyncRuntime, OptionalSend, OptionalSync};
 use openraft_rt_tokio::TokioRuntime;
 use tokio::sync::{Notify, watch as tokio_watch};
+use tokio::task::unconstrained;
 
 /// tokio, with another watch channel.
 #[derive(Debug)]
@@ -163,7 +164,8 @@ impl<T: OptionalSend + OptionalSync> watch::WatchReceiver<OrderedWatch, T> for O
             let mut change = pin!(self.changes.notified());
             // Before it is looked: what is sent after that wakes.
             change.as_mut().enable();
-            if let Some(changed) = self.values.changed().now_or_never() {
+            // Not by tokio's budget for a task: used up, it would say that nothing has changed, and nobody would wake this one again.
+            if let Some(changed) = unconstrained(self.values.changed()).now_or_never() {
                 return changed.map_err(|_| RecvError(()));
             }
             change.await;
@@ -176,5 +178,24 @@ impl<T: OptionalSend + OptionalSync> watch::WatchReceiver<OrderedWatch, T> for O
 
     fn borrow_and_update(&mut self) -> tokio_watch::Ref<'_, T> {
         self.values.borrow_and_update()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft_rt::watch::{Watch as _, WatchReceiver as _, WatchSender as _};
+
+    /// A task that has used up what tokio lets it do in one go must see a change all the same.
+    #[tokio::test]
+    async fn a_change_is_seen_however_busy_its_task_is() {
+        let (sender, mut receiver) = OrderedWatch::channel(0);
+        for value in 1..2_000 {
+            sender.send(value).unwrap();
+            receiver.changed().await.unwrap();
+            assert_eq!(*receiver.borrow_and_update(), value);
+        }
+        drop(sender);
+        assert!(receiver.changed().await.is_err());
     }
 }

@@ -150,7 +150,10 @@ impl ControllerHandle {
     pub fn leader(&self) -> Option<BrokerId> {
         match &self.among {
             None => Some(self.broker),
-            Some(node) => node.leader(PartitionId::CONTROLLER).map(|(broker, _)| broker),
+            Some(node) => {
+                let leader = node.leader(PartitionId::CONTROLLER).map(|(broker, _)| broker);
+                leader.filter(|leader| *leader != self.broker || self.leads())
+            }
         }
     }
 

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{LogId, Offset, RaftIndex, Term};
+use crate::ids::{LogId, Offset, ProducerId, RaftIndex, Term};
 use crate::machine::partition::PartitionMachine;
 use crate::machine::producer_state::{Overlay, Refusal, Verdict};
 use crate::protocol::batch::BatchHeader;
@@ -52,7 +52,12 @@ pub struct Leader {
     in_flight: BTreeMap<RaftIndex, u64>,
     in_flight_bytes: u64,
     poisoned: bool,
+    /// The first batch of each producer that was sent back to be tried again, by epoch and sequence: those behind it must not be taken before it.
+    sent_back: BTreeMap<ProducerId, (i16, i32)>,
 }
+
+/// Producers of whom it is remembered that a batch was sent back.
+const SENT_BACK_MAX: usize = 10_000;
 
 impl Leader {
     /// A leader in `term` whose next entry gets `next`; everything before it is applied.
@@ -65,7 +70,35 @@ impl Leader {
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             poisoned: false,
+            sent_back: BTreeMap::new(),
         }
+    }
+
+    /// A batch is sent back to its producer, which will try it again. Others that the producer has sent behind it may still come before that: a producer
+    /// of whom nothing is known may begin anywhere, and would go on without it.
+    pub fn send_back(&mut self, header: &BatchHeader) {
+        if !header.has_producer() {
+            return;
+        }
+        let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
+        let noted = self.sent_back.entry(ProducerId(header.producer_id)).or_insert((epoch, sequence));
+        if epoch > noted.0 || (epoch == noted.0 && is_before(sequence, noted.1)) {
+            *noted = (epoch, sequence);
+        }
+        if self.sent_back.len() > SENT_BACK_MAX {
+            self.sent_back.pop_first();
+        }
+    }
+
+    /// Whether a batch has to wait for an earlier one of its producer, which was sent back and has not come again.
+    pub fn comes_too_soon(&mut self, header: &BatchHeader) -> bool {
+        let producer = ProducerId(header.producer_id);
+        let Some((epoch, sequence)) = self.sent_back.get(&producer).copied() else { return false };
+        if header.producer_epoch == epoch && is_before(sequence, header.base_sequence) {
+            return true;
+        }
+        self.sent_back.remove(&producer);
+        false
     }
 
     /// The term in which this leader proposes.
@@ -168,8 +201,15 @@ impl Leader {
     /// If a proposal is outstanding.
     pub fn rebuild(&mut self, term: Term, next: Place) {
         assert!(self.in_flight.is_empty(), "overlay-predicts: rebuilt with proposals outstanding");
-        *self = Self::new(term, next);
+        let sent_back = std::mem::take(&mut self.sent_back);
+        *self = Self { sent_back, ..Self::new(term, next) };
     }
+}
+
+/// Whether a sequence comes before another one of the same epoch: behind the highest comes 0.
+const fn is_before(sequence: i32, other: i32) -> bool {
+    let ahead = other.wrapping_sub(sequence) & i32::MAX;
+    ahead > 0 && ahead < 1 << 30
 }
 
 #[cfg(test)]

@@ -112,10 +112,14 @@ async fn batch(replica: &Replica, shared: &Shared, submission: Submission) {
     let Submission { batch, header, done } = submission;
     let bytes = u64::try_from(batch.len()).expect("a length fits");
     // Decided before space is reserved: a duplicate is answered on a full disk too.
-    let decision = if replica.flusher.is_dead() || !usable(replica, shared) {
-        return done(Err(SubmitError::NotLeader));
-    } else {
-        let leader = lock(&shared.leader);
+    let is_usable = !replica.flusher.is_dead() && usable(replica, shared);
+    let decision = {
+        let mut leader = lock(&shared.leader);
+        if !is_usable || leader.comes_too_soon(&header) {
+            leader.send_back(&header);
+            drop(leader);
+            return done(Err(SubmitError::NotLeader));
+        }
         let machine = lock(replica.group.machine());
         leader.decide(&machine, &header)
     };
@@ -126,6 +130,7 @@ async fn batch(replica: &Replica, shared: &Shared, submission: Submission) {
         }),
         Decision::Propose(_) => {
             if let Err(error) = reserve(replica, shared, bytes) {
+                lock(&shared.leader).send_back(&header);
                 return done(Err(error));
             }
             let (term, place) = {
@@ -137,6 +142,9 @@ async fn batch(replica: &Replica, shared: &Shared, submission: Submission) {
                 if let Ok(proposed) = &outcome {
                     assert_eq!(proposed.id.index, place.index, "overlay-predicts: the index");
                     assert_eq!(proposed.applied.base_offset, place.base_offset, "overlay-predicts: the offset");
+                }
+                if outcome.is_err() {
+                    lock(&proposal.leader).send_back(&header);
                 }
                 proposal.ended(place.index, outcome.is_ok());
                 done(match outcome {

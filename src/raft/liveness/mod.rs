@@ -38,6 +38,9 @@ pub const PROMISE: Duration = Duration::from_millis(600);
 /// makes it wait as long again.
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_DOUBLINGS_MAX: u32 = 4;
+/// A broker that begins a new life is told of its groups so often, and so much later again: it opens them one after the other.
+const TELL_TIMES: u32 = 3;
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Groups in which this broker stands at one look: what they ask has to be answered before it is asked again.
 const STANDS_AT_ONCE: usize = 16;
 
@@ -142,8 +145,8 @@ pub struct Liveness {
     changed: BTreeSet<PartitionId>,
     /// Groups of this broker without a leader.
     orphans: BTreeSet<PartitionId>,
-    /// Groups that a broker which has begun a new life has to hear of.
-    tell: BTreeSet<PartitionId>,
+    /// Groups that a broker which has begun a new life has to hear of: when, and how often that was done.
+    tell: BTreeMap<PartitionId, (Duration, u32)>,
     /// The latest term in which somebody was heard to lead each group: clients are not sent back to a leader of an earlier one.
     led: BTreeMap<PartitionId, Term>,
 }
@@ -161,7 +164,7 @@ impl Liveness {
             groups: BTreeMap::new(),
             changed: BTreeSet::new(),
             orphans: BTreeSet::new(),
-            tell: BTreeSet::new(),
+            tell: BTreeMap::new(),
             led: BTreeMap::new(),
         }
     }
@@ -246,8 +249,11 @@ impl Liveness {
             // What it led in its last life it must claim anew, and what it has missed it must be told.
             self.changed.extend(peer.forget());
             let groups = &self.groups;
-            let concerns = |group: &PartitionId| groups.get(group).is_some_and(|state| state.has_voter(from));
-            self.tell.extend(self.claims.groups().filter(concerns));
+            // Every broker has the controller's state.
+            let concerns = |group: &PartitionId| {
+                *group == PartitionId::CONTROLLER || groups.get(group).is_some_and(|state| state.has_voter(from))
+            };
+            self.tell.extend(self.claims.groups().filter(concerns).map(|group| (group, (now, 0))));
         }
         (peer.boot, peer.sent, peer.heard) = (Some(beat.boot), Some(beat.sent), Some(now));
         let (to, sent, refusals) = (beat.boot, beat.sent, beat.refusals);
@@ -423,7 +429,15 @@ impl Liveness {
                 self.changed.extend(peer.claims.keys());
             }
         }
-        let mut out: Vec<Due> = std::mem::take(&mut self.tell).into_iter().map(Due::Heartbeat).collect();
+        let mut out = Vec::new();
+        self.tell.retain(|group, (at, times)| {
+            if *at <= now {
+                out.push(Due::Heartbeat(*group));
+                *at = now + TELL_AGAIN_AFTER;
+                *times += 1;
+            }
+            *times < TELL_TIMES
+        });
         for group in std::mem::take(&mut self.changed) {
             if !self.groups.contains_key(&group) {
                 continue;

@@ -13,6 +13,9 @@ use super::service::Service;
 use super::{KEEP_ALIVE, KEEP_ALIVE_PATIENCE, WINDOW_BYTES};
 use crate::net::Connection;
 
+/// Calls that a peer may give up while they wait to be looked at.
+const RESETS_MAX: usize = 16_384;
+
 type Call = tonic::codegen::http::Request<hyper::body::Incoming>;
 type Answer = tonic::codegen::http::Response<tonic::body::Body>;
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
@@ -32,6 +35,8 @@ where
     hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
         .timer(hyper_util::rt::TokioTimer::new())
         .auto_date_header(false)
+        // Votes and beats that come too late are given up by whoever asked, many at a time when a broker was away: no attack.
+        .max_pending_accept_reset_streams(RESETS_MAX)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_PATIENCE)
         .initial_connection_window_size(WINDOW_BYTES)

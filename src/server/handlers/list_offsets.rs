@@ -19,6 +19,8 @@ use crate::server::error;
 const EPOCH_FROM: i16 = 4;
 /// A client that sends this is a consumer; any other id may see what is not committed yet.
 const CONSUMER: i32 = -1;
+/// Asks the broker itself how far its replica is, whether it leads or not (Kafka's debugging consumer).
+const THIS_REPLICA: i32 = -2;
 const UNKNOWN: i64 = -1;
 
 /// What a timestamp below 0 stands for.
@@ -116,7 +118,9 @@ async fn find(
     let id = PartitionId { topic, partition: PartitionIndex(asked.partition_index) };
     let replica = call.context.replicas.get(id).ok_or_else(|| error::missing_partition(&call.context, id))?;
     let marks = replica.watermarks();
-    error::leader_epoch(marks.term, asked.current_leader_epoch)?;
+    if replica_id != THIS_REPLICA {
+        error::leader_epoch(marks.term, asked.current_leader_epoch)?;
+    }
     let end = if replica_id == CONSUMER { marks.high_watermark } else { replica.log().state().next_offset };
     let at = |offset: Offset, epoch| Found { offset: offset.0, timestamp: UNKNOWN, epoch };
     Ok(match wanted {
