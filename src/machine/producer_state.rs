@@ -145,6 +145,12 @@ impl ProducerState {
         self.producers.is_empty()
     }
 
+    /// Whether anything is known of a producer, committed or proposed.
+    #[must_use]
+    pub fn is_known(&self, overlay: &Overlay, producer: ProducerId) -> bool {
+        self.producers.contains_key(&producer) || overlay.producers.contains_key(&producer)
+    }
+
     /// What is to be done with a client's batch, given the batches in `overlay` that are proposed and not yet committed. A
     /// batch without a producer is always appended.
     #[must_use]

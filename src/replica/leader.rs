@@ -90,11 +90,13 @@ impl Leader {
         }
     }
 
-    /// Whether a batch has to wait for an earlier one of its producer, which was sent back and has not come again.
-    pub fn comes_too_soon(&mut self, header: &BatchHeader) -> bool {
+    /// Whether a batch has to wait for an earlier one of its producer, which was sent back and has not come again. Of a producer that is known, the sequences
+    /// themselves say so.
+    pub fn comes_too_soon(&mut self, committed: &PartitionMachine, header: &BatchHeader) -> bool {
         let producer = ProducerId(header.producer_id);
         let Some((epoch, sequence)) = self.sent_back.get(&producer).copied() else { return false };
-        if header.producer_epoch == epoch && is_before(sequence, header.base_sequence) {
+        let is_known = committed.producers().is_known(&self.overlay, producer);
+        if !is_known && header.producer_epoch == epoch && is_before(sequence, header.base_sequence) {
             return true;
         }
         self.sent_back.remove(&producer);

@@ -98,17 +98,20 @@ fn what_follows_a_batch_that_was_sent_back_waits_for_it() {
         (header.producer_id, header.producer_epoch, header.base_sequence) = (7, epoch, sequence);
         header
     };
-    assert!(!leader.comes_too_soon(&batch(0, 5)), "a producer that is not known may begin anywhere");
+    assert!(
+        !leader.comes_too_soon(&PartitionMachine::default(), &batch(0, 5)),
+        "a producer that is not known may begin anywhere"
+    );
     leader.send_back(&batch(0, 3));
     leader.send_back(&batch(0, 0));
     leader.send_back(&batch(0, 6));
-    assert!(leader.comes_too_soon(&batch(0, 3)), "the first was 0");
+    assert!(leader.comes_too_soon(&PartitionMachine::default(), &batch(0, 3)), "the first was 0");
     leader.rebuild(Term(2), Place { index: RaftIndex(4), base_offset: Offset(0) });
-    assert!(leader.comes_too_soon(&batch(0, 6)), "in another term too");
-    assert!(!leader.comes_too_soon(&batch(0, 0)), "here it is");
-    assert!(!leader.comes_too_soon(&batch(0, 3)));
+    assert!(leader.comes_too_soon(&PartitionMachine::default(), &batch(0, 6)), "in another term too");
+    assert!(!leader.comes_too_soon(&PartitionMachine::default(), &batch(0, 0)), "here it is");
+    assert!(!leader.comes_too_soon(&PartitionMachine::default(), &batch(0, 3)));
     leader.send_back(&batch(0, i32::MAX));
-    assert!(leader.comes_too_soon(&batch(0, 2)), "sequences go round");
-    assert!(!leader.comes_too_soon(&batch(1, 0)), "a new epoch begins anew");
-    assert!(!leader.comes_too_soon(&batch(0, 2)), "and the old one is over");
+    assert!(leader.comes_too_soon(&PartitionMachine::default(), &batch(0, 2)), "sequences go round");
+    assert!(!leader.comes_too_soon(&PartitionMachine::default(), &batch(1, 0)), "a new epoch begins anew");
+    assert!(!leader.comes_too_soon(&PartitionMachine::default(), &batch(0, 2)), "and the old one is over");
 }

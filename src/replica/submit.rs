@@ -115,12 +115,12 @@ async fn batch(replica: &Replica, shared: &Shared, submission: Submission) {
     let is_usable = !replica.flusher.is_dead() && usable(replica, shared);
     let decision = {
         let mut leader = lock(&shared.leader);
-        if !is_usable || leader.comes_too_soon(&header) {
+        let machine = lock(replica.group.machine());
+        if !is_usable || leader.comes_too_soon(&machine, &header) {
             leader.send_back(&header);
-            drop(leader);
+            drop((leader, machine));
             return done(Err(SubmitError::NotLeader));
         }
-        let machine = lock(replica.group.machine());
         leader.decide(&machine, &header)
     };
     match decision {

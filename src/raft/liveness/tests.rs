@@ -368,7 +368,7 @@ fn a_follower_in_a_new_life_is_told_what_is_committed() {
     let mut three = Three::new();
     three.open(group(1));
     three.brokers[0].claim(group(1), Term(4));
-    three.run(ms(1000), &[0, 1, 2]);
+    three.run(ms(5000), &[0, 1, 2]);
     three.due.clear();
     three.brokers[1] = three.born(1, 2);
     three.run(ms(500), &[0, 1, 2]);
