@@ -19,6 +19,8 @@ use crate::protocol::value::Records;
 
 /// The timestamp that stands for a partition's start in ListOffsets.
 const START: i64 = -2;
+/// That for its end.
+pub(super) const LAST: i64 = -1;
 const MAX_WAIT_MS: i32 = 500;
 
 /// Read as fast as the broker gives it; at the end of a partition, from its start again.
@@ -50,13 +52,18 @@ pub struct Args {
     connect: Connect,
 }
 
+/// What one connection reads.
+pub(super) struct Reading {
+    pub(super) share: Share,
+    pub(super) topic: String,
+    pub(super) topic_id: TopicId,
+    pub(super) timeout: Duration,
+}
+
 /// One connection's work.
 struct Job {
-    share: Share,
-    topic: String,
-    topic_id: TopicId,
+    reading: Reading,
     fetch_bytes: i32,
-    timeout: Duration,
     meter: Arc<Meter>,
 }
 
@@ -70,11 +77,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     })?;
     let meter = Arc::new(Meter::default());
     let job = |share| Job {
-        share,
-        topic: args.topic.clone(),
-        topic_id: topic.topic_id,
+        reading: Reading { share, topic: args.topic.clone(), topic_id: topic.topic_id, timeout: args.connect.timeout },
         fetch_bytes: args.fetch_bytes,
-        timeout: args.connect.timeout,
         meter: Arc::clone(&meter),
     };
     let jobs = shares.into_iter().map(job).collect();
@@ -89,16 +93,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 async fn drive(job: Job) -> Result<Histogram<u64>, Failure> {
-    let mut connection = Connection::open(&job.share.broker, job.timeout).await?;
+    let reading = &job.reading;
+    let mut connection = Connection::open(&reading.share.broker, reading.timeout).await?;
     let mut cursors = Vec::new();
-    for partition in &job.share.partitions {
-        cursors.push(Cursor { partition: *partition, next: start_of(&mut connection, &job, *partition).await? });
+    for partition in &reading.share.partitions {
+        cursors.push(Cursor::new(*partition, offset_of(&mut connection, reading, *partition, START).await?));
     }
     let mut times = histogram();
     while job.meter.runs() {
-        let request = request(&job, &cursors);
+        let request = request(reading, &cursors, job.fetch_bytes);
         let asked = Instant::now();
-        let response = connection.call(&request, job.timeout).await?;
+        let response = connection.call(&request, reading.timeout).await?;
         if job.meter.measures() {
             record(&mut times, asked.elapsed());
         }
@@ -123,7 +128,7 @@ async fn drive(job: Job) -> Result<Histogram<u64>, Failure> {
         }
         job.meter.count(records, bytes);
         for partition in restart {
-            let next = start_of(&mut connection, &job, partition).await?;
+            let next = offset_of(&mut connection, reading, partition, START).await?;
             cursors.iter_mut().filter(|cursor| cursor.partition == partition).for_each(|cursor| cursor.next = next);
         }
     }
@@ -131,14 +136,33 @@ async fn drive(job: Job) -> Result<Histogram<u64>, Failure> {
 }
 
 /// How far one partition has been read.
-struct Cursor {
+pub(super) struct Cursor {
     partition: i32,
     next: i64,
 }
 
 impl Cursor {
+    /// Of a partition that is read from an offset on.
+    pub(super) const fn new(partition: i32, next: i64) -> Self {
+        Self { partition, next }
+    }
+
+    pub(super) const fn is_of(&self, partition: i32) -> bool {
+        self.partition == partition
+    }
+
+    /// The offset that is read next.
+    pub(super) const fn next(&self) -> i64 {
+        self.next
+    }
+
     /// Checks and counts what was fetched; says whether the partition's end is reached.
-    fn check(&mut self, mut data: PartitionData, records: &mut u64, bytes: &mut u64) -> Result<bool, Failure> {
+    pub(super) fn check(
+        &mut self,
+        mut data: PartitionData,
+        records: &mut u64,
+        bytes: &mut u64,
+    ) -> Result<bool, Failure> {
         let partition = self.partition;
         let damaged = |problem: String| Failure::Data { what: format!("partition {partition}"), problem };
         let fetched = data.records.take().map(Records::into_bytes).unwrap_or_default();
@@ -160,31 +184,37 @@ impl Cursor {
     }
 }
 
-fn request(job: &Job, cursors: &[Cursor]) -> FetchRequest {
+pub(super) fn request(reading: &Reading, cursors: &[Cursor], fetch_bytes: i32) -> FetchRequest {
     let partition = |cursor: &Cursor| FetchPartition {
         partition: cursor.partition,
         fetch_offset: cursor.next,
-        partition_max_bytes: job.fetch_bytes,
+        partition_max_bytes: fetch_bytes,
         ..FetchPartition::default()
     };
     FetchRequest {
         max_wait_ms: MAX_WAIT_MS,
         min_bytes: 1,
-        max_bytes: job.fetch_bytes,
+        max_bytes: fetch_bytes,
         topics: vec![FetchTopic {
-            topic: job.topic.as_str().into(),
-            topic_id: job.topic_id,
+            topic: reading.topic.as_str().into(),
+            topic_id: reading.topic_id,
             partitions: cursors.iter().map(partition).collect(),
         }],
         ..FetchRequest::default()
     }
 }
 
-async fn start_of(connection: &mut Connection, job: &Job, partition: i32) -> Result<i64, Failure> {
-    let wanted = ListOffsetsPartition { partition_index: partition, current_leader_epoch: -1, timestamp: START };
-    let topic = ListOffsetsTopic { name: job.topic.as_str().into(), partitions: vec![wanted] };
+/// The offset at a partition's start or end.
+pub(super) async fn offset_of(
+    connection: &mut Connection,
+    reading: &Reading,
+    partition: i32,
+    timestamp: i64,
+) -> Result<i64, Failure> {
+    let wanted = ListOffsetsPartition { partition_index: partition, current_leader_epoch: -1, timestamp };
+    let topic = ListOffsetsTopic { name: reading.topic.as_str().into(), partitions: vec![wanted] };
     let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
-    let response = connection.call(&request, job.timeout).await?;
+    let response = connection.call(&request, reading.timeout).await?;
     match response.topics.iter().flat_map(|topic| &topic.partitions).next() {
         Some(found) if !found.error_code.is_error() => Ok(found.offset),
         found => {

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::frame::{ProduceFrames, Shape};
-use super::latency::{Lane, Pace, blocking, start};
+use super::latency::{Lane, Pace, Schedule, blocking, start};
 use super::meter::{Meter, Timing, watch};
 use super::noise::Noise;
 use super::produce::seed;
@@ -52,7 +52,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     };
     let lanes = runtime()?.block_on(open(args, &server.address))?;
     let meter = Arc::new(Meter::default());
-    let workers = start(lanes, args.pace.rate, &meter, |_, _, _, _| Ok(()))?;
+    let schedule = Schedule::new(args.pace.rate, lanes.len());
+    let workers = start(lanes, schedule, &meter, |_, _, _, _| Ok(()), true)?;
     let mut timing = args.timing.clone();
     timing.broker_pid.extend(server.process.as_ref().map(process::Child::id));
     let connect = Connect { brokers: Vec::new(), timeout: DEFAULT_TIMEOUT };

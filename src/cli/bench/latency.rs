@@ -16,6 +16,8 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
+use super::arrivals::Arrivals;
+use super::consume::Reading;
 use super::frame::{ProduceFrames, Shape};
 use super::meter::{Meter, Timing, Worker, histogram, record, watch};
 use super::noise::Noise;
@@ -42,6 +44,9 @@ pub struct Args {
     /// Who must have a record before it counts: all or 1 (the leader).
     #[arg(long, default_value = "all", value_parser = acks, allow_hyphen_values = true)]
     acks: i16,
+    /// Time each record until a consumer has it, instead of until it is acknowledged. Nobody else may write to the topic.
+    #[arg(long)]
+    end_to_end: bool,
     #[command(flatten)]
     timing: Timing,
     #[command(flatten)]
@@ -77,22 +82,26 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if args.acks == 0 {
         return Err(Failure::Usage("--acks 0 gets no answers, so there is nothing to time".to_owned()));
     }
-    let lanes = runtime()?.block_on(open(args))?;
+    let (lanes, arrivals) = runtime()?.block_on(open(args))?;
     let meter = Arc::new(Meter::default());
-    let workers = start(lanes, args.pace.rate, &meter, check_produced)?;
+    let schedule = Schedule::new(args.pace.rate, lanes.len());
+    let consumers = arrivals.into_iter().map(|arrivals| arrivals.start(schedule, &meter));
+    let mut workers = consumers.collect::<Result<Vec<_>, _>>()?;
+    let times_answers = workers.is_empty();
+    workers.extend(start(lanes, schedule, &meter, check_produced, times_answers)?);
     let measured = watch(&meter, workers, &args.timing, &args.connect)?;
     let settings = json!({
         "rate": args.pace.rate, "connections": args.pace.connections, "record_size": args.pace.record_size,
-        "partitions": args.topic.partitions, "acks": args.acks,
+        "partitions": args.topic.partitions, "acks": args.acks, "end_to_end": args.end_to_end,
     });
     measured.print("latency", &settings, args.timing.format)
 }
 
-async fn open(args: &Args) -> Result<Vec<Lane>, Failure> {
+async fn open(args: &Args) -> Result<(Vec<Lane>, Vec<Arrivals>), Failure> {
     let mut client = args.connect.client().await?;
     let topic = args.topic.ready(&mut client).await?;
     let timeout = args.connect.timeout;
-    let mut lanes = Vec::new();
+    let (mut lanes, mut arrivals) = (Vec::new(), Vec::new());
     let shares = shares(&client, &topic, args.topic.partitions, args.pace.connections as usize)?;
     for (at, share) in shares.into_iter().enumerate() {
         let connection = Connection::open(&share.broker, timeout).await?;
@@ -109,9 +118,14 @@ async fn open(args: &Args) -> Result<Vec<Lane>, Failure> {
         let noise = Noise::new(seed() ^ u64::try_from(at).expect("a connection's number"));
         let frames = ProduceFrames::new(&shape, &share.partitions, noise)
             .map_err(|source| ClientError::Encode { broker: share.broker.clone(), source })?;
-        lanes.push(Lane { stream: blocking(stream)?, broker: share.broker, frames, version });
+        lanes.push(Lane { stream: blocking(stream)?, broker: share.broker.clone(), frames, version });
+        if args.end_to_end {
+            let reading = Reading { share, topic: args.topic.topic.clone(), topic_id: topic.topic_id, timeout };
+            let lane = u64::try_from(at).expect("a connection's number");
+            arrivals.push(Arrivals::open(reading, lane).await?);
+        }
     }
-    Ok(lanes)
+    Ok((lanes, arrivals))
 }
 
 /// Takes a stream out of its runtime.
@@ -122,15 +136,21 @@ pub(super) fn blocking(stream: tokio::net::TcpStream) -> Result<TcpStream, Failu
 
 /// When each record is due.
 #[derive(Clone, Copy, Debug)]
-struct Schedule {
+pub(super) struct Schedule {
     start: Instant,
     rate: u64,
     lanes: u64,
 }
 
 impl Schedule {
+    /// So many records a second over so many lanes, from now on.
+    pub(super) fn new(rate: u32, lanes: usize) -> Self {
+        let lanes = u64::try_from(lanes).expect("a number of connections");
+        Self { start: Instant::now(), rate: rate.into(), lanes }
+    }
+
     /// When record `number` of that lane is due: the lanes take turns.
-    fn due(&self, lane: u64, number: u64) -> Instant {
+    pub(super) fn due(&self, lane: u64, number: u64) -> Instant {
         let turn = u128::from(number * self.lanes + lane);
         let nanos = turn * 1_000_000_000 / u128::from(self.rate);
         self.start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
@@ -138,10 +158,14 @@ impl Schedule {
 }
 
 /// One thread sends on all lanes, one for each receives.
-pub(super) fn start(lanes: Vec<Lane>, rate: u32, meter: &Arc<Meter>, check: Check) -> Result<Vec<Worker>, Failure> {
+pub(super) fn start(
+    lanes: Vec<Lane>,
+    schedule: Schedule,
+    meter: &Arc<Meter>,
+    check: Check,
+    times_answers: bool,
+) -> Result<Vec<Worker>, Failure> {
     let io = |source| Failure::Io { what: "starting a thread", source };
-    let count = u64::try_from(lanes.len()).expect("a number of connections");
-    let schedule = Schedule { start: Instant::now(), rate: rate.into(), lanes: count };
     let mut workers = Vec::new();
     let mut outgoing = Vec::new();
     for (lane, at) in lanes.into_iter().zip(0..) {
@@ -156,6 +180,7 @@ pub(super) fn start(lanes: Vec<Lane>, rate: u32, meter: &Arc<Meter>, check: Chec
             bytes: u64::try_from(lane.frames.batch_bytes()).expect("a size fits 64 bits"),
             meter: Arc::clone(meter),
             check,
+            times_answers,
         };
         workers.push(thread::Builder::new().spawn(move || receiver.run()).map_err(io)?);
         outgoing.push((lane, sent));
@@ -211,6 +236,8 @@ struct Receiver {
     bytes: u64,
     meter: Arc<Meter>,
     check: Check,
+    /// Or else a consumer times the records.
+    times_answers: bool,
 }
 
 impl Receiver {
@@ -222,7 +249,7 @@ impl Receiver {
             // Correlation ids count as the records do, and wrap.
             let expected = i32::from_be_bytes(u32::try_from(answered & 0xffff_ffff).expect("masked").to_be_bytes());
             (self.check)(frame, self.version, expected, &self.broker)?;
-            if self.meter.measures() {
+            if self.times_answers && self.meter.measures() {
                 record(&mut times, now.saturating_duration_since(self.schedule.due(self.lane, answered)));
             }
             self.meter.count(1, self.bytes);
@@ -230,7 +257,8 @@ impl Receiver {
         }
         // Those without an answer took at least so long.
         let now = Instant::now();
-        for number in answered..self.sent.load(Ordering::Acquire) {
+        let unanswered = if self.times_answers { self.sent.load(Ordering::Acquire) } else { 0 };
+        for number in answered..unanswered {
             record(&mut times, now.saturating_duration_since(self.schedule.due(self.lane, number)));
         }
         Ok(times)

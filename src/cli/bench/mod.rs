@@ -4,6 +4,7 @@
 //! allocated for a record, a connection is one task. Each record is distinct and does not compress; each batch gets its
 //! checksum in the run; whatever is read is checked. Megabytes are 10^6 bytes of record batches, headers included.
 
+mod arrivals;
 mod consume;
 mod echo;
 mod frame;
