@@ -145,10 +145,15 @@ impl ProducerState {
         self.producers.is_empty()
     }
 
-    /// Whether anything is known of a producer, committed or proposed.
+    /// The epoch of a producer's last batch, committed or proposed, and the sequence that follows it; none if nothing is known of it.
     #[must_use]
-    pub fn is_known(&self, overlay: &Overlay, producer: ProducerId) -> bool {
-        self.producers.contains_key(&producer) || overlay.producers.contains_key(&producer)
+    pub fn expected(&self, overlay: &Overlay, producer: ProducerId) -> Option<(ProducerEpoch, i32)> {
+        let pending = overlay.producers.get(&producer).and_then(VecDeque::back);
+        let (epoch, last) = match (pending, self.producers.get(&producer)) {
+            (Some(pending), _) => (pending.epoch, pending.batch),
+            (None, committed) => committed.map(|producer| (producer.epoch, *producer.last()))?,
+        };
+        Some((epoch, advance_sequence(last.last_sequence, 1)))
     }
 
     /// What is to be done with a client's batch, given the batches in `overlay` that are proposed and not yet committed. A

@@ -90,17 +90,30 @@ impl Leader {
         }
     }
 
-    /// Whether a batch has to wait for an earlier one of its producer, which was sent back and has not come again. Of a producer that is known, the sequences
-    /// themselves say so.
+    /// Whether a batch has to wait for an earlier one of its producer, which was sent back and has not come again: to refuse it for the gap would have the
+    /// producer begin a new epoch and send again, as new, what is stored and not acknowledged yet. What was sent back must be exactly what is missing, so that
+    /// nobody waits for a batch that its producer has given up.
     pub fn comes_too_soon(&mut self, committed: &PartitionMachine, header: &BatchHeader) -> bool {
         let producer = ProducerId(header.producer_id);
-        let Some((epoch, sequence)) = self.sent_back.get(&producer).copied() else { return false };
-        let is_known = committed.producers().is_known(&self.overlay, producer);
-        if !is_known && header.producer_epoch == epoch && is_before(sequence, header.base_sequence) {
-            return true;
+        let Some((epoch, missing)) = self.sent_back.get(&producer).copied() else { return false };
+        let expected = committed.producers().expected(&self.overlay, producer);
+        let is_over = header.producer_epoch > epoch
+            || (header.producer_epoch == epoch && header.base_sequence == missing)
+            || expected.is_some_and(|(known, next)| known.0 > epoch || (known.0 == epoch && is_before(missing, next)));
+        if is_over {
+            self.sent_back.remove(&producer);
         }
-        self.sent_back.remove(&producer);
-        false
+        let is_behind = header.producer_epoch == epoch && is_before(missing, header.base_sequence);
+        !is_over && is_behind && expected.is_none_or(|(known, next)| missing == if known.0 == epoch { next } else { 0 })
+    }
+
+    /// Whether nothing is known of a batch's producer, which begins in the middle: it may have sent what comes before to this broker before that could take
+    /// it.
+    #[must_use]
+    pub fn begins_in_the_middle(&self, committed: &PartitionMachine, header: &BatchHeader) -> bool {
+        header.has_producer()
+            && header.base_sequence != 0
+            && committed.producers().expected(&self.overlay, ProducerId(header.producer_id)).is_none()
     }
 
     /// The term in which this leader proposes.

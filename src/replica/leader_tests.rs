@@ -114,4 +114,45 @@ fn what_follows_a_batch_that_was_sent_back_waits_for_it() {
     assert!(leader.comes_too_soon(&PartitionMachine::default(), &batch(0, 2)), "sequences go round");
     assert!(!leader.comes_too_soon(&PartitionMachine::default(), &batch(1, 0)), "a new epoch begins anew");
     assert!(!leader.comes_too_soon(&PartitionMachine::default(), &batch(0, 2)), "and the old one is over");
+    assert!(leader.begins_in_the_middle(&PartitionMachine::default(), &batch(0, 2)));
+    assert!(!leader.begins_in_the_middle(&PartitionMachine::default(), &batch(0, 0)));
+}
+
+#[test]
+fn a_known_producer_is_not_told_of_a_gap_that_its_leader_has_made() {
+    let (mut machine, mut leader) = (PartitionMachine::default(), Leader::new(TERM, START));
+    let first = propose(&mut leader, &machine, 0);
+    apply(&mut machine, first, 0);
+    leader.applied(first.index);
+    // The second was sent back, the third comes before it has come again.
+    leader.send_back(&header(2));
+    assert!(leader.comes_too_soon(&machine, &header(4)));
+    leader.send_back(&header(4));
+    assert!(!leader.comes_too_soon(&machine, &header(0)), "what is stored is answered as a duplicate");
+    assert!(leader.comes_too_soon(&machine, &header(4)), "and changes nothing");
+    assert!(!leader.comes_too_soon(&machine, &header(2)));
+    let second = propose(&mut leader, &machine, 2);
+    assert!(!leader.comes_too_soon(&machine, &header(4)));
+    apply(&mut machine, second, 2);
+    leader.applied(second.index);
+    propose(&mut leader, &machine, 4);
+    // A gap that the producer itself has made is refused.
+    assert!(!leader.comes_too_soon(&machine, &header(8)));
+    assert!(matches!(leader.decide(&machine, &header(8)), Decision::After(_, Answer::Refused(_))));
+}
+
+#[test]
+fn nobody_waits_for_a_batch_that_its_producer_has_sent_elsewhere_since() {
+    let (mut machine, mut leader) = (PartitionMachine::default(), Leader::new(TERM, START));
+    let first = propose(&mut leader, &machine, 0);
+    apply(&mut machine, first, 0);
+    leader.applied(first.index);
+    leader.send_back(&header(2));
+    // Another leader took it, and what follows.
+    for (at, sequence) in (0u64..).zip([2, 4]) {
+        let index = RaftIndex(first.index.0 + 1 + at);
+        apply(&mut machine, Place { index, base_offset: Offset(12 + 2 * i64::try_from(at).unwrap()) }, sequence);
+    }
+    assert!(!leader.comes_too_soon(&machine, &header(6)));
+    assert!(matches!(leader.decide(&machine, &header(6)), Decision::Propose(_)));
 }

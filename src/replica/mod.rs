@@ -7,6 +7,7 @@
 pub mod controller;
 pub mod coordinator;
 pub mod leader;
+pub mod quorum;
 pub mod set;
 mod submit;
 pub mod watermarks;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Duration, Instant};
 
 use crate::ids::{Offset, PartitionId, ProducerId, RaftIndex, ReplicaId, Term, Timestamp};
 use crate::log::retention::new_log_start;
@@ -36,6 +38,8 @@ use watermarks::{Published, Watermarks};
 
 /// Batches and commands that may wait for a partition's leader task. Their bytes are bounded by the server.
 const SUBMIT_QUEUE: usize = 512;
+/// For so long after a replica was opened a producer of whom nothing is known begins with its first batch.
+const NEW_FOR: Duration = Duration::from_secs(1);
 
 /// A batch handed to a partition.
 pub struct Submission {
@@ -86,6 +90,7 @@ pub(crate) enum Request {
 /// One partition on this broker.
 pub struct Replica {
     id: PartitionId,
+    opened: Instant,
     group: Group<PartitionMachine>,
     published: Arc<Publisher>,
     requests: mpsc::Sender<Request>,
@@ -177,7 +182,17 @@ impl Replica {
         let (requests, queue) = mpsc::channel(SUBMIT_QUEUE);
         let id = group.id();
         let config = Mutex::new(config);
-        let replica = Arc::new(Self { id, group, published, requests, leader, flusher, config, coordinates });
+        let replica = Arc::new(Self {
+            id,
+            opened: Instant::now(),
+            group,
+            published,
+            requests,
+            leader,
+            flusher,
+            config,
+            coordinates,
+        });
         spawn(Box::pin(submit::run(Arc::downgrade(&replica), queue)));
         if let Some(node) = &replica.published.among {
             node.open(id, replica.group.member(), replica.group.voters());
@@ -250,6 +265,17 @@ impl Replica {
     #[must_use]
     pub fn subscribe(&self, list: &Arc<watermarks::ReadyList>, token: usize) -> Watermarks {
         self.published.marks.subscribe(list, token)
+    }
+
+    /// A batch was refused before it came to the leader, for a reason that may pass: those that its producer has sent behind it must not be taken, nor refused for the
+    /// gap, before it has come again.
+    pub fn send_back(&self, header: &BatchHeader) {
+        self.leader.lock().expect("no panic under the leader's locks").send_back(header);
+    }
+
+    /// Whether the replica was opened a moment ago: before that, batches were sent back without a note of it.
+    fn is_new(&self) -> bool {
+        self.opened.elapsed() < NEW_FOR
     }
 
     /// Hands a batch to the partition. Waits while the queue is full, so that one connection's batches stay in order.

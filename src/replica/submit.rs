@@ -116,7 +116,9 @@ async fn batch(replica: &Replica, shared: &Shared, submission: Submission) {
     let decision = {
         let mut leader = lock(&shared.leader);
         let machine = lock(replica.group.machine());
-        if !is_usable || leader.comes_too_soon(&machine, &header) {
+        let comes_too_soon = leader.comes_too_soon(&machine, &header)
+            || (replica.is_new() && leader.begins_in_the_middle(&machine, &header));
+        if !is_usable || comes_too_soon {
             leader.send_back(&header);
             drop((leader, machine));
             return done(Err(SubmitError::NotLeader));
@@ -124,6 +126,8 @@ async fn batch(replica: &Replica, shared: &Shared, submission: Submission) {
         leader.decide(&machine, &header)
     };
     match decision {
+        // A leader that was deposed and has not heard of it refuses what the present one would take.
+        Decision::Now(Answer::Refused(_)) if replica.term().is_none() => done(Err(SubmitError::NotLeader)),
         Decision::Now(answer) => done(answered(answer)),
         Decision::After(index, answer) => park(shared, index, move |applied| {
             done(if applied { answered(answer) } else { Err(SubmitError::NotLeader) });

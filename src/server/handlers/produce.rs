@@ -157,14 +157,15 @@ async fn submit(call: &Call, topic: Result<TopicId, ErrorCode>, data: PartitionP
     let bytes = data.records.map(|records| records.into_bytes()).unwrap_or_default();
     let config = replica.config();
     let needed = if acks == ALL { usize::try_from(config.min_insync_replicas).unwrap_or(0) } else { 0 };
-    if needed > 1 && replica.term().is_some() && call.context.in_sync(id) < needed {
-        return known(failed(index, ErrorCode::NOT_ENOUGH_REPLICAS));
-    }
     let checked = check(&config, call.version(), bytes, call.context.clock.now());
     let Checked { batch, header, append_time } = match checked {
         Ok(checked) => checked,
         Err(refused) => return known(refused.response(index)),
     };
+    if needed > 1 && replica.term().is_some() && call.context.in_sync(id) < needed {
+        replica.send_back(&header);
+        return known(failed(index, ErrorCode::NOT_ENOUGH_REPLICAS));
+    }
     call.context.metrics.produced(u64::try_from(batch.len()).unwrap_or(u64::MAX));
     let (tell, done) = oneshot::channel();
     let log_start = replica.watermarks().log_start;
