@@ -2,6 +2,7 @@
 
 pub mod blocking;
 mod cluster;
+mod cluster_figures;
 mod expiry;
 mod forgotten;
 mod group_figures;

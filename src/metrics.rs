@@ -4,8 +4,10 @@
 //! looked up by its key in a table made at the start, never by label. Labels are API and error names, so their number is bounded; names of
 //! groups and topics are labels only in what [`GroupFigures`] says, which is bounded where it is counted.
 
+mod cluster;
 mod groups;
 
+pub use cluster::{ClusterFigures, Lag};
 pub use groups::{GroupFigures, Standing};
 
 use std::sync::Arc;
@@ -109,6 +111,7 @@ pub struct Metrics {
     /// Partitions of this broker that are not served: damaged, or without a leader.
     pub partitions_offline: Gauge,
     groups: Arc<groups::Groups>,
+    cluster: Arc<cluster::Cluster>,
 }
 
 impl Metrics {
@@ -146,6 +149,8 @@ impl Metrics {
         let partitions_offline = gauge(partitions, "offline", "Partitions of this broker that are not served");
         let groups = Arc::new(groups::Groups::default());
         registry.register_collector(Box::new(Arc::clone(&groups)));
+        let cluster = Arc::new(cluster::Cluster::default());
+        registry.register_collector(Box::new(Arc::clone(&cluster)));
 
         Self {
             registry,
@@ -166,12 +171,18 @@ impl Metrics {
             partitions_online,
             partitions_offline,
             groups,
+            cluster,
         }
     }
 
     /// Shows this of the groups from now on.
     pub fn show_groups(&self, figures: GroupFigures) {
         self.groups.show(figures);
+    }
+
+    /// Shows this of the cluster from now on.
+    pub fn show_cluster(&self, figures: ClusterFigures) {
+        self.cluster.show(figures);
     }
 
     /// A request of that API was read.

@@ -71,6 +71,8 @@ fn discovery_agrees() {
     agree::<ours::FindCoordinatorResponse, theirs::FindCoordinatorResponse>();
     agree::<ours::DescribeClusterRequest, theirs::DescribeClusterRequest>();
     agree::<ours::DescribeClusterResponse, theirs::DescribeClusterResponse>();
+    agree::<ours::DescribeQuorumRequest, theirs::DescribeQuorumRequest>();
+    agree::<ours::DescribeQuorumResponse, theirs::DescribeQuorumResponse>();
     agree::<ours::DescribeTopicPartitionsRequest, theirs::DescribeTopicPartitionsRequest>();
     agree::<ours::DescribeTopicPartitionsResponse, theirs::DescribeTopicPartitionsResponse>();
 }

@@ -14,7 +14,7 @@ use super::identity::{Founding, Identity, directory};
 use super::{BrokerError, Env, Inner};
 use crate::cluster::founding::{Step, step};
 use crate::cluster::port::{Services, serve};
-use crate::cluster::{Changed, Desk, Hello, Introduction, Joined, Peer, calls};
+use crate::cluster::{Changed, Desk, Hello, Introduction, Joined, Peer, Quorum, calls};
 use crate::config::Config;
 use crate::ids::{BrokerId, RaftIndex};
 use crate::machine::controller::brokers::FOUNDER;
@@ -248,6 +248,10 @@ impl Desk for FrontDesk {
 
     fn barrier(&self) -> BoxFuture<'_, Option<RaftIndex>> {
         Box::pin(async move { self.inner()?.controller.barrier() })
+    }
+
+    fn quorum(&self) -> Option<Quorum> {
+        self.inner()?.controller.own_quorum()
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Inner;
+use super::janitor::STEP_PATIENCE;
 use crate::ids::{Offset, PartitionId, ProducerId, Term};
 use crate::machine::partition::EXPIRED_MAX;
 use crate::machine::producer_state::{Expired, ExpiryWatch};
@@ -46,7 +47,11 @@ impl IdleProducers {
                 continue;
             }
             let count = expired.len();
-            match replica.expire_producers(expired).await {
+            let Ok(outcome) = tokio::time::timeout(STEP_PATIENCE, replica.expire_producers(expired)).await else {
+                tracing::warn!(partition = %replica.id(), "forgetting idle producers takes too long; it is tried again");
+                continue;
+            };
+            match outcome {
                 Ok(()) => tracing::debug!(partition = %replica.id(), count, "forgot idle producers"),
                 Err(error) => {
                     tracing::warn!(partition = %replica.id(), %error, "idle producers could not be forgotten; it is tried again")

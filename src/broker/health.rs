@@ -55,6 +55,7 @@ impl Health for Probe {
     }
 
     fn count(&self) -> BoxFuture<'_, ()> {
+        self.inner.count_cluster();
         Box::pin(self.groups.count(&self.inner))
     }
 }

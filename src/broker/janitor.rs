@@ -31,6 +31,10 @@ const TIME_ROUND: u32 = 300;
 const OFFSETS_ROUND: u32 = TIME_ROUND;
 /// Bytes appended since their partition's last descriptor, over the whole broker, at which all get one: bounds what a restart reads.
 const UNDESCRIBED_BYTES_MAX: u64 = 256 << 20;
+/// How long one partition may keep housekeeping waiting: its group has lost its majority, or has no room.
+pub(super) const STEP_PATIENCE: Duration = Duration::from_secs(5);
+/// The same for all coordinators together.
+const OFFSETS_PATIENCE: Duration = Duration::from_secs(30);
 /// Partitions looked at at the same time.
 const TURNS_AT_ONCE: usize = 64;
 
@@ -91,7 +95,10 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
         producers.look(&inner, began.elapsed()).await;
         if second && (round.is_multiple_of(OFFSETS_ROUND) || inner.has_dropped.swap(false, Ordering::Relaxed)) {
             let controller = Arc::clone(&inner.controller);
-            inner.coordinators.expire_offsets(move |topic| controller.topic_id(topic)).await;
+            let forgetting = inner.coordinators.expire_offsets(move |topic| controller.topic_id(topic));
+            if tokio::time::timeout(OFFSETS_PATIENCE, forgetting).await.is_err() {
+                tracing::warn!("forgetting old offsets takes too long; it is tried again");
+            }
         }
     }
 }
@@ -150,7 +157,11 @@ async fn visit(inner: &Inner, replica: &Arc<Replica>, round: Round) {
 }
 
 async fn move_log_start(inner: &Inner, replica: &Arc<Replica>, due: Offset) {
-    match replica.move_log_start(due).await {
+    let Ok(moved) = tokio::time::timeout(STEP_PATIENCE, replica.move_log_start(due)).await else {
+        tracing::warn!(partition = %replica.id(), "moving log start takes too long: its group has no majority, or no room; it is tried again");
+        return;
+    };
+    match moved {
         Ok(()) => {
             inner.metrics.log_start_moves.inc();
             tracing::debug!(partition = %replica.id(), log_start = %due, "retention moved log start");

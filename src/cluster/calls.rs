@@ -9,14 +9,14 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::desk::{introduction, put_introduction};
-use super::{Changed, Hello, Introduction, Joined, Peer};
-use crate::ids::{BrokerId, Incarnation, RaftIndex};
+use super::{Changed, Hello, Introduction, Joined, Peer, Quorum, QuorumMember};
+use crate::ids::{BrokerId, Incarnation, RaftIndex, Term};
 use crate::machine::controller::Endpoints;
 use crate::net::Network;
 use crate::protocol::batch::crc32c;
 use crate::raft::transport::link::Link;
 use crate::raft::transport::proto::membership_client::MembershipClient;
-use crate::raft::transport::proto::{self, barrier_reply, change_reply, join_reply};
+use crate::raft::transport::proto::{self, barrier_reply, change_reply, join_reply, quorum_reply};
 
 /// How long a hello may take, with its connection.
 const HELLO_PATIENCE: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ fn empty() -> CallFailed {
 
 /// A way to whoever listens at `address`, for a call or two.
 fn way(network: &Arc<dyn Network>, address: &str, cluster: &str) -> Result<Arc<Link>, CallFailed> {
-    Link::new(BrokerId(-1), address, cluster, network).map_err(|error| CallFailed(error.to_string()))
+    Link::to_stranger(address, cluster, network).map_err(|error| CallFailed(error.to_string()))
 }
 
 fn client(link: &Link) -> MembershipClient<Channel> {
@@ -135,4 +135,26 @@ pub async fn barrier(link: &Link) -> Result<Option<RaftIndex>, CallFailed> {
         barrier_reply::Outcome::Applied(index) => Some(RaftIndex(index)),
         barrier_reply::Outcome::NotLeader(_) => None,
     })
+}
+
+/// Asks the controller's leader how its group stands; none if it does not lead.
+///
+/// # Errors
+/// As [`hello`].
+pub async fn quorum(link: &Link) -> Result<Option<Quorum>, CallFailed> {
+    let request = link.request(proto::QuorumRequest {});
+    let reply = within(BARRIER_PATIENCE, client(link).quorum(request)).await?;
+    let quorum_reply::Outcome::Quorum(quorum) = reply.outcome.ok_or_else(empty)? else { return Ok(None) };
+    let member = |member: proto::QuorumMember| QuorumMember {
+        broker: BrokerId(member.broker),
+        votes: member.votes,
+        end: member.end.map(RaftIndex),
+        silence: member.silent_ms.map(Duration::from_millis),
+    };
+    Ok(Some(Quorum {
+        leader: link.broker(),
+        term: Term(quorum.term),
+        high_watermark: RaftIndex(quorum.high_watermark),
+        members: quorum.members.into_iter().map(member).collect(),
+    }))
 }

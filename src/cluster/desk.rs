@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Changed, Desk, Hello, Introduction, Joined, PROTOCOL};
+use super::{Changed, Desk, Hello, Introduction, Joined, PROTOCOL, Quorum, QuorumMember};
 use crate::ids::{BrokerId, RaftIndex};
 use crate::machine::controller::{DirectoryId, Endpoints};
 use crate::protocol::batch::crc32c;
 use crate::raft::transport::proto::membership_server::Membership;
-use crate::raft::transport::proto::{self, barrier_reply, change_reply, join_reply};
+use crate::raft::transport::proto::{self, barrier_reply, change_reply, join_reply, quorum_reply};
 use crate::raft::transport::service::check_cluster;
 
 /// More seeds than this nobody lists.
@@ -132,5 +132,28 @@ impl Membership for Counter {
             None => barrier_reply::Outcome::NotLeader(true),
         };
         Ok(Response::new(proto::BarrierReply { outcome: Some(outcome) }))
+    }
+
+    async fn quorum(&self, request: Request<proto::QuorumRequest>) -> Result<Response<proto::QuorumReply>, Status> {
+        self.check(&request)?;
+        let outcome = match self.desk.quorum() {
+            Some(quorum) => quorum_reply::Outcome::Quorum(put_quorum(quorum)),
+            None => quorum_reply::Outcome::NotLeader(true),
+        };
+        Ok(Response::new(proto::QuorumReply { outcome: Some(outcome) }))
+    }
+}
+
+fn put_quorum(quorum: Quorum) -> proto::Quorum {
+    let member = |member: QuorumMember| proto::QuorumMember {
+        broker: member.broker.0,
+        votes: member.votes,
+        end: member.end.map(|end| end.0),
+        silent_ms: member.silence.and_then(|silence| u64::try_from(silence.as_millis()).ok()),
+    };
+    proto::Quorum {
+        term: quorum.term.0,
+        high_watermark: quorum.high_watermark.0,
+        members: quorum.members.into_iter().map(member).collect(),
     }
 }

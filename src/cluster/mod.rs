@@ -12,7 +12,9 @@ pub mod desk;
 pub mod founding;
 pub mod port;
 
-use crate::ids::{BrokerId, Incarnation, RaftIndex};
+use std::time::Duration;
+
+use crate::ids::{BrokerId, Incarnation, RaftIndex, Term};
 use crate::machine::controller::{DirectoryId, Endpoints};
 use crate::net::BoxFuture;
 
@@ -83,6 +85,32 @@ pub enum Changed {
     Full,
 }
 
+/// How the controller's group stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quorum {
+    /// The broker that leads it.
+    pub leader: BrokerId,
+    /// Its term.
+    pub term: Term,
+    /// The first entry that is not known to be committed.
+    pub high_watermark: RaftIndex,
+    /// Its replicas, by broker.
+    pub members: Vec<QuorumMember>,
+}
+
+/// A replica of the controller's group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuorumMember {
+    /// Its broker.
+    pub broker: BrokerId,
+    /// Whether it votes.
+    pub votes: bool,
+    /// The first entry that it is not known to hold.
+    pub end: Option<RaftIndex>,
+    /// Since when its broker was not heard; none for the leader itself, and if it never was.
+    pub silence: Option<Duration>,
+}
+
 /// Answers other brokers.
 pub trait Desk: Send + Sync + 'static {
     /// A broker introduces itself.
@@ -93,4 +121,6 @@ pub trait Desk: Send + Sync + 'static {
     fn change(&self, version: RaftIndex, entry: bytes::Bytes) -> BoxFuture<'_, Changed>;
     /// Up to where the controller's log is applied here, if this broker leads the controller's group: all that was acknowledged is.
     fn barrier(&self) -> BoxFuture<'_, Option<RaftIndex>>;
+    /// How the controller's group stands, if this broker leads it.
+    fn quorum(&self) -> Option<Quorum>;
 }

@@ -131,6 +131,8 @@ apis! {
     IncrementalAlterConfigs = 44: 0..=1, advertised Some(0..=1), flexible 1, max LIST_REQUEST_MAX_BYTES;
     /// Forgets how far a group has come in topics that it does not read (KIP-496).
     OffsetDelete = 47: 0..=0, advertised Some(0..=0), flexible 32767, max LIST_REQUEST_MAX_BYTES;
+    /// How the replicas of the cluster's metadata stand (KIP-595).
+    DescribeQuorum = 55: 0..=2, advertised Some(0..=2), flexible 0, max LIST_REQUEST_MAX_BYTES;
     /// The cluster's id, brokers and controller (KIP-700).
     DescribeCluster = 60: 0..=2, advertised Some(0..=2), flexible 0, max SMALL_REQUEST_MAX_BYTES;
     /// A member of a consumer group is alive, and learns which partitions are its own (KIP-848).

@@ -146,6 +146,21 @@ macro_rules! integer {
 
 integer!(i8 i16 i32 i64);
 
+impl Wire for u16 {
+    fn min_bytes(_: At) -> usize {
+        2
+    }
+
+    fn read<S: Source>(source: &mut S, _: At) -> Result<Self, DecodeError> {
+        source.i16().map(i16::cast_unsigned)
+    }
+
+    fn write(&self, writer: &mut Writer, _: At) -> Result<(), EncodeError> {
+        writer.i16(self.cast_signed());
+        Ok(())
+    }
+}
+
 /// Any byte but 0 is true, as for Kafka.
 impl Wire for bool {
     fn min_bytes(_: At) -> usize {

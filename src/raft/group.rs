@@ -166,8 +166,9 @@ fn raft_config(id: PartitionId) -> Config {
     Config {
         cluster_name: id.to_string(),
         heartbeat_interval: 200,
-        election_timeout_min: 400,
-        election_timeout_max: 600,
+        election_timeout_min: 250,
+        // Also for how long after each request of a leader its followers refuse to elect another.
+        election_timeout_max: 450,
         heartbeat_min_interval: Some(0),
         quorum_loss_probe_interval: None,
         enable_tick: false,

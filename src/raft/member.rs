@@ -11,9 +11,9 @@ use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use super::applier::decode_stored_membership;
 use super::group::Raft;
 use super::transport::Member;
-use super::transport::groups::{Answers, Standing};
+use super::transport::groups::{Answers, Behind, Standing};
 use super::types::{AppendRequest, RaftVote, Runtime, TypeConfig, raft_log_id};
-use crate::ids::{ReplicaId, Term};
+use crate::ids::{RaftIndex, ReplicaId, Term};
 use crate::log::{Descriptor, Log, LogError};
 use crate::machine::Machine;
 use crate::net::BoxFuture;
@@ -64,6 +64,21 @@ impl<M: Machine> Member for GroupMember<M> {
         self.voted
     }
 
+    fn behind(&self, mark: Option<RaftIndex>) -> Behind {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.map(RaftIndex);
+        let Some(held) = &metrics.replication else { return Behind { last, voters: Vec::new() } };
+        let end = |last: Option<RaftIndex>| last.map_or(0, |last| last.0 + 1);
+        let lacks = |replica: ReplicaId| {
+            let held = held.get(&replica).and_then(|id| id.as_ref().map(|id| RaftIndex(id.index())));
+            let is_behind = replica != self.me && held < mark;
+            is_behind.then(|| (replica.broker, end(last).saturating_sub(end(held))))
+        };
+        let voters = metrics.membership_config.membership().voter_ids().filter_map(lacks).collect();
+        Behind { last, voters }
+    }
+
     fn heartbeat(&self) -> BoxFuture<'_, ()> {
         Box::pin(async { drop(Runtime::scope(self.seed, self.raft.trigger().heartbeat()).await) })
     }
@@ -75,6 +90,10 @@ impl<M: Machine> Member for GroupMember<M> {
 
     fn reserve(&self, bytes: u64) -> Result<(), LogError> {
         self.log.reserve(bytes)
+    }
+
+    fn reserve_command(&self, bytes: u64) -> Result<(), LogError> {
+        self.log.reserve_command(bytes)
     }
 
     fn append(&self, requests: BoxStream<'static, AppendRequest>) -> BoxFuture<'_, Answers> {

@@ -10,6 +10,7 @@
 pub mod applier;
 pub mod flusher;
 pub mod group;
+mod lag;
 pub mod liveness;
 pub mod log_store;
 mod member;

@@ -1,6 +1,7 @@
 //! This broker among the others: sends beats, hears those of its peers, and does what the failure detector says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -10,18 +11,21 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::lag::Lag;
 use super::liveness::{Ack, BEAT_EVERY, Beat, Due, LEASE, Liveness};
 use super::transport::groups::{Asked, Groups, Member, Standing, Votes};
 use super::transport::{Peers, wire};
 use crate::ids::{BrokerId, PartitionId, ReplicaId, Term};
 
 /// How often the time is looked at while some group has no leader.
-const ORPHANS_EVERY: Duration = Duration::from_millis(25);
+const ORPHANS_EVERY: Duration = Duration::from_millis(10);
 
 /// A claim that has just been made is told at once, but beats are not sent more often than this.
 const BEAT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Every so many beats it is looked at whether groups with one voter still work: nobody else would lead them.
-const ALONE_EVERY: u32 = 20;
+const ALONE_EVERY: u32 = 30;
+/// Every so many beats it is looked at who is behind.
+const LAG_EVERY: u32 = 5;
 
 /// Hears that a group's replica here serves in a term, or does not any more.
 pub type ServingHook = Box<dyn Fn(PartitionId, Option<Term>) + Send + Sync>;
@@ -48,6 +52,9 @@ pub struct Node {
     began: Mutex<BTreeMap<PartitionId, Term>>,
     groups: Groups,
     peers: Arc<Peers>,
+    lag: Mutex<Lag>,
+    suspicions: AtomicU64,
+    elections: AtomicU64,
     random: Mutex<StdRng>,
 }
 
@@ -63,9 +70,34 @@ impl Node {
     pub fn new(me: BrokerId, peers: Arc<Peers>, seed: u64) -> Arc<Self> {
         let mut random = StdRng::seed_from_u64(seed);
         let liveness = Mutex::new(Liveness::new(me, random.random(), Duration::ZERO));
-        let (groups, began, random) = (Groups::default(), Mutex::default(), Mutex::new(random));
+        let (groups, began, lag, random) = (Groups::default(), Mutex::default(), Mutex::default(), Mutex::new(random));
         let (serving, hook, news) = (Mutex::default(), OnceLock::new(), Notify::new());
-        Arc::new(Self { me, born: Instant::now(), liveness, serving, hook, news, began, groups, peers, random })
+        let node = Arc::new(Self {
+            me,
+            born: Instant::now(),
+            liveness,
+            serving,
+            hook,
+            news,
+            began,
+            groups,
+            peers,
+            lag,
+            suspicions: AtomicU64::new(0),
+            elections: AtomicU64::new(0),
+            random,
+        });
+        let doubting = Arc::downgrade(&node);
+        node.peers.on_ended(Box::new(move |peer| doubting.upgrade().iter().for_each(|node| node.doubt(peer))));
+        node
+    }
+
+    /// A connection to a peer has ended. Whether it lives is asked at once; until then clients are not sent to it.
+    fn doubt(&self, peer: BrokerId) {
+        let now = self.now();
+        if self.liveness().doubt(peer, now) {
+            self.news.notify_one();
+        }
     }
 
     /// Says who hears what is served here. Once; nothing is told before.
@@ -131,6 +163,13 @@ impl Node {
     pub fn is_silent_for(&self, broker: BrokerId, at_least: Duration) -> bool {
         let now = self.now();
         self.liveness().is_silent_for(broker, at_least, now)
+    }
+
+    /// Since when a broker was not heard; none if it never was.
+    #[must_use]
+    pub fn silence(&self, broker: BrokerId) -> Option<Duration> {
+        let now = self.now();
+        self.liveness().silence(broker, now)
     }
 
     /// Whether somebody was ever heard to lead a group, since this broker has started.
@@ -252,6 +291,20 @@ impl Node {
         self.liveness().leader(group)
     }
 
+    /// Who clients are told leads a group: as others hear it, too, and nobody while there is reason to think that it has just died.
+    #[must_use]
+    pub fn told_leader(&self, group: PartitionId) -> Option<(BrokerId, Term)> {
+        let now = self.now();
+        self.liveness().told_leader(group, now)
+    }
+
+    /// Whether a broker is heard, here or by one that tells of it.
+    #[must_use]
+    pub fn is_heard_of(&self, broker: BrokerId) -> bool {
+        let now = self.now();
+        self.liveness().is_heard_of(broker, now)
+    }
+
     /// Whether this broker may serve reads of a group that it leads.
     #[must_use]
     pub fn has_lease(&self, group: PartitionId) -> bool {
@@ -274,11 +327,16 @@ impl Node {
     pub async fn run(self: Arc<Self>) {
         let mut beats = JoinSet::new();
         let (mut next_beat, mut count, mut heard) = (Instant::now(), 0u32, BTreeMap::new());
+        let mut last_beat = next_beat;
         loop {
             if Instant::now() >= next_beat {
-                next_beat = Instant::now() + BEAT_EVERY;
+                last_beat = Instant::now();
+                next_beat = last_beat + BEAT_EVERY;
                 self.check_claims(count.is_multiple_of(ALONE_EVERY));
                 self.refresh_all();
+                if count.is_multiple_of(LAG_EVERY) {
+                    self.look_behind();
+                }
                 self.say_who_is_heard(&mut heard);
                 count = count.wrapping_add(1);
                 while beats.try_join_next().is_some() {}
@@ -293,13 +351,41 @@ impl Node {
             let wake = if has_orphans { next_beat.min(Instant::now() + ORPHANS_EVERY) } else { next_beat };
             tokio::select! {
                 biased;
-                () = self.news.notified() => {
-                    tokio::time::sleep(BEAT_AGAIN_AFTER).await;
-                    next_beat = Instant::now();
-                }
+                () = self.news.notified() => next_beat = next_beat.min(last_beat + BEAT_AGAIN_AFTER),
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
+    }
+
+    /// Sees who is behind in groups with other voters, to tell the others.
+    fn look_behind(&self) {
+        let led = self.liveness().claimed_of(false);
+        let members: Vec<_> =
+            led.into_iter().filter_map(|(group, _)| Some((group, self.groups.here(group)?))).collect();
+        let behind = {
+            let mut lag = self.lag.lock().expect("no panic under the lag's lock");
+            lag.look(members.iter().map(|(group, member)| (*group, &**member)));
+            lag.behind()
+        };
+        self.liveness().set_behind(behind);
+    }
+
+    /// The brokers that are behind in groups that are led here: in how many, and how many entries they lack of the one of which they lack most.
+    #[must_use]
+    pub fn lag(&self) -> BTreeMap<BrokerId, (usize, u64)> {
+        self.lag.lock().expect("no panic under the lag's lock").by_broker()
+    }
+
+    /// How often another broker was not heard for too long, and how often this one stood for election.
+    #[must_use]
+    pub fn counted(&self) -> (u64, u64) {
+        (self.suspicions.load(Ordering::Relaxed), self.elections.load(Ordering::Relaxed))
+    }
+
+    /// Voters' brokers that lack something of what their leader had a moment ago, as it says.
+    #[must_use]
+    pub fn behind(&self, group: PartitionId) -> Vec<BrokerId> {
+        self.liveness().behind(group)
     }
 
     fn say_who_is_heard(&self, heard: &mut BTreeMap<BrokerId, bool>) {
@@ -310,7 +396,10 @@ impl Node {
         for (peer, is_heard) in &now {
             match (heard.get(peer), is_heard) {
                 (Some(false) | None, true) => tracing::info!(broker = peer.0, "a broker is heard"),
-                (Some(true), false) => tracing::warn!(broker = peer.0, "a broker is not heard any more"),
+                (Some(true), false) => {
+                    self.suspicions.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(broker = peer.0, "a broker is not heard any more");
+                }
                 _ => {}
             }
         }
@@ -330,7 +419,10 @@ impl Node {
         let (Due::Elect(group) | Due::Heartbeat(group)) = due;
         let Some(member) = self.groups.here(group) else { return };
         match due {
-            Due::Elect(_) => drop(tokio::spawn(async move { member.elect().await })),
+            Due::Elect(_) => {
+                self.elections.fetch_add(1, Ordering::Relaxed);
+                drop(tokio::spawn(async move { member.elect().await }));
+            }
             Due::Heartbeat(_) => drop(tokio::spawn(async move { member.heartbeat().await })),
         }
     }

@@ -145,6 +145,16 @@ impl ControllerHandle {
         &self.group
     }
 
+    /// The other brokers, if there are to be any.
+    pub(super) fn among(&self) -> Option<&Arc<Node>> {
+        self.among.as_ref()
+    }
+
+    /// The last entry that is applied here.
+    pub(super) fn applied(&self) -> RaftIndex {
+        RaftIndex(*self.wake.applied.borrow())
+    }
+
     /// The broker that leads the controller's group, as far as this one knows.
     #[must_use]
     pub fn leader(&self) -> Option<BrokerId> {
@@ -289,7 +299,7 @@ impl ControllerHandle {
     #[must_use]
     pub fn barrier(&self) -> Option<RaftIndex> {
         // What was applied before the lease was looked at.
-        let applied = RaftIndex(*self.wake.applied.borrow());
+        let applied = self.applied();
         self.leads().then_some(applied)
     }
 

@@ -29,6 +29,8 @@ const REQUESTS_PER_TURN: usize = 1024;
 const TURNS_UNEXPIRED_MAX: usize = 16;
 /// Between a commit that failed and the next one.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(200);
+/// Who waits for a commit of a leader without a lease is sent away after so long.
+const CUT_OFF_AFTER: Duration = Duration::from_millis(400);
 /// Between two looks at a lease that is in doubt.
 const LEASE_PAUSE: Duration = Duration::from_millis(20);
 /// A turn whose records take so much takes no more requests.
@@ -233,16 +235,19 @@ impl Task {
                     return;
                 }
                 // Whoever coordinates now may have decided something else since.
-                let Some(replica) = self.replica.upgrade().filter(|replica| replica.term() == Some(term)) else {
-                    return;
-                };
+                let Some(replica) = self.replica.upgrade() else { return };
+                if replica.term() != Some(term) {
+                    // A lease that was away for a moment comes back without anybody being told; if it does not, the queue is closed.
+                    requests.clear();
+                    break;
+                }
                 let mut out = Effects::default();
                 self.decide(&replica, &mut coordinator, &mut requests, queue.is_empty(), &mut waiting, &mut out);
                 if let Some(tamper) = &self.tamper {
                     tell(&mut waiting, tamper.decided(&mut out));
                 }
                 let records = std::mem::take(&mut out.records);
-                if !records.is_empty() && !self.commit(&replica, records).await {
+                if !records.is_empty() && !self.commit(&replica, records, &mut waiting).await {
                     // What keeps it from committing (a full disk) does not pass at once.
                     tokio::time::sleep(REST_AFTER_FAILURE).await;
                     break;
@@ -330,7 +335,7 @@ impl Task {
     }
 
     /// Commits the records of a turn: as one batch, unless they are what deleting a large group takes.
-    async fn commit(&self, replica: &Replica, records: Vec<Record>) -> bool {
+    async fn commit(&self, replica: &Replica, records: Vec<Record>, waiting: &mut Waiting) -> bool {
         if self.tamper.as_ref().is_some_and(|tamper| tamper.refuses()) {
             return false;
         }
@@ -342,7 +347,7 @@ impl Task {
                 bytes <= BATCH_BYTES_MAX
             });
             let (now, later) = records.split_at(fitting.count().max(1));
-            if !self.commit_batch(replica, now).await {
+            if !self.commit_batch(replica, now, waiting).await {
                 return false;
             }
             records = later;
@@ -350,7 +355,7 @@ impl Task {
         true
     }
 
-    async fn commit_batch(&self, replica: &Replica, records: &[Record]) -> bool {
+    async fn commit_batch(&self, replica: &Replica, records: &[Record], waiting: &mut Waiting) -> bool {
         let timestamp = self.clock.now().0;
         let mut builder = BatchBuilder::new(Compression::None);
         for Record { key, value } in records {
@@ -358,10 +363,23 @@ impl Task {
         }
         let batch = builder.build();
         let header = BatchHeader::parse(&batch).expect("it was just built");
-        let (done, outcome) = oneshot::channel();
+        let (done, mut outcome) = oneshot::channel();
         let done = Box::new(move |result| drop(done.send(result)));
         replica.submit(Submission { batch, header, done }).await;
-        match outcome.await {
+        let mut cut_off: Option<Instant> = None;
+        let outcome = loop {
+            if let Ok(outcome) = tokio::time::timeout(LEASE_PAUSE, &mut outcome).await {
+                break outcome;
+            }
+            // What becomes of it has to be known before anything else is decided. Those who wait have to look for another coordinator: a leader that
+            // is cut off may learn it late.
+            match replica.term() {
+                Some(_) => cut_off = None,
+                None if cut_off.get_or_insert_with(Instant::now).elapsed() >= CUT_OFF_AFTER => waiting.clear(),
+                None => {}
+            }
+        };
+        match outcome {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
                 tracing::warn!(partition = %replica.id(), %error, "a coordinator could not commit; its groups are read again");

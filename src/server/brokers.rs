@@ -59,10 +59,10 @@ impl Context {
         ids.into_iter().filter_map(|id| self.reachable(id)).collect()
     }
 
-    /// Whether a broker is heard.
+    /// Whether a broker is heard, by this one or by one that tells of it.
     #[must_use]
     pub fn is_alive(&self, broker: BrokerId) -> bool {
-        broker == self.broker || self.among.as_ref().is_some_and(|node| node.is_alive(broker))
+        broker == self.broker || self.among.as_ref().is_some_and(|node| node.is_heard_of(broker))
     }
 
     /// Who leads a partition, as far as this broker knows, and in which term.
@@ -72,7 +72,13 @@ impl Context {
             return Some((self.broker, term));
         }
         // It has just been elected, or cannot serve now: nobody is sent here.
-        self.among.as_ref().and_then(|node| node.leader(id)).filter(|(leader, _)| *leader != self.broker)
+        self.among.as_ref().and_then(|node| node.told_leader(id)).filter(|(leader, _)| *leader != self.broker)
+    }
+
+    /// The brokers of a partition's voters that lack something of what its leader had a moment ago.
+    #[must_use]
+    pub fn behind(&self, id: PartitionId) -> Vec<BrokerId> {
+        self.among.as_ref().map(|node| node.behind(id)).unwrap_or_default()
     }
 
     /// How many replicas of a partition are in sync: those that vote in its group, on brokers that are heard.

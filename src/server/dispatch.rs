@@ -114,6 +114,7 @@ pub async fn dispatch(
         ApiKey::OffsetDelete => answer(&call, body, handlers::offset_delete::handle).await,
         ApiKey::IncrementalAlterConfigs => answer(&call, body, handlers::incremental_alter_configs::handle).await,
         ApiKey::DescribeCluster => answer(&call, body, handlers::describe_cluster::handle).await,
+        ApiKey::DescribeQuorum => answer(&call, body, handlers::describe_quorum::handle).await,
         ApiKey::ConsumerGroupHeartbeat => {
             let handle =
                 async |call: &Call, request| handlers::consumer_group_heartbeat::handle(call, request, memory).await;

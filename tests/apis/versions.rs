@@ -96,6 +96,7 @@ fn every_version_of_every_api_is_answered() {
     every(&mut client, |_| FindCoordinatorRequest::default());
     every(&mut client, |_| InitProducerIdRequest::default());
     every(&mut client, |_| DescribeClusterRequest::default());
+    every(&mut client, |_| DescribeQuorumRequest::default());
     every(&mut client, |_| DescribeTopicPartitionsRequest::default());
     every(&mut client, |_| DescribeLogDirsRequest::default());
     every(&mut client, |version| CreateTopicsRequest {

@@ -52,6 +52,7 @@ pub fn both_messages(visit: &mut impl Visit, api: ApiKey, version: i16) {
             both::<IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse>(visit, version);
         }
         ApiKey::DescribeCluster => both::<DescribeClusterRequest, DescribeClusterResponse>(visit, version),
+        ApiKey::DescribeQuorum => both::<DescribeQuorumRequest, DescribeQuorumResponse>(visit, version),
         ApiKey::ConsumerGroupHeartbeat => {
             both::<ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse>(visit, version);
         }

@@ -16,6 +16,7 @@
 
 mod claims;
 mod peer;
+mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -25,24 +26,31 @@ use std::time::Duration;
 use crate::ids::{BrokerId, PartitionId, Term};
 pub use claims::Claims;
 use peer::{Claim, Peer};
+use relay::Hearsay;
+pub use relay::{RELAY_EVERY, Relay};
 
 /// How often a beat is sent to each peer.
-pub const BEAT_EVERY: Duration = Duration::from_millis(150);
+pub const BEAT_EVERY: Duration = Duration::from_millis(100);
 /// A broker that was not heard for so long is suspected.
 pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 /// How long a beat lets its sender serve reads, from when it was sent.
 pub const LEASE: Duration = Duration::from_millis(400);
 /// How long whoever acks a beat grants no vote against its sender, from when it came.
-pub const PROMISE: Duration = Duration::from_millis(600);
+pub const PROMISE: Duration = Duration::from_millis(500);
 /// A voter stands for election again after so long, and up to half as much more, at first, and then after longer times; each of those that stand before it
 /// makes it wait as long again.
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_DOUBLINGS_MAX: u32 = 4;
+/// Beats reach those who promise at about the same time: whoever is free first waits a little for the others.
+const TOGETHER: Duration = Duration::from_millis(10);
 /// A broker that begins a new life is told of its groups so often, and so much later again: it opens them one after the other.
 const TELL_TIMES: u32 = 3;
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Groups in which this broker stands at one look: what they ask has to be answered before it is asked again.
 const STANDS_AT_ONCE: usize = 16;
+
+/// Groups in which voters are behind, and on which brokers.
+pub type Lagging = Vec<(PartitionId, Vec<BrokerId>)>;
 
 /// One broker's sign of life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +69,10 @@ pub struct Beat {
     pub withdrawn: Vec<PartitionId>,
     /// The digest of what the receiver refused last.
     pub refusals: u64,
+    /// What brokers claim that the receiver does not hear.
+    pub relays: Vec<Relay>,
+    /// Groups that the sender leads in which voters' brokers are behind, and those.
+    pub behind: Lagging,
 }
 
 /// The answer to a beat.
@@ -76,6 +88,8 @@ pub struct Ack {
     pub refusals: u64,
     /// Those groups, unless the beat had their digest.
     pub refused: Option<Vec<PartitionId>>,
+    /// Brokers that the acker does not hear.
+    pub unheard: Vec<BrokerId>,
 }
 
 /// How the replica here stands: its term, and the broker that it voted for in it.
@@ -104,8 +118,9 @@ impl Group {
         self.voters.iter().any(|set| set.contains(&broker))
     }
 
-    fn is_alone(&self) -> bool {
-        self.voters.iter().all(|set| set.len() == 1)
+    /// Whether nobody but this broker votes in it. One whose voters are not known is not alone.
+    fn is_alone(&self, me: BrokerId) -> bool {
+        !self.voters.is_empty() && self.voters.iter().all(|set| set.len() == 1 && set.contains(&me))
     }
 
     /// How many others stand before this broker does, of those that can: one of them will do, and they do not take votes from each other. Another order in each
@@ -149,6 +164,10 @@ pub struct Liveness {
     tell: BTreeMap<PartitionId, (Duration, u32)>,
     /// The latest term in which somebody was heard to lead each group: clients are not sent back to a leader of an earlier one.
     led: BTreeMap<PartitionId, Term>,
+    /// What is told of brokers that are not heard.
+    hearsay: Hearsay,
+    /// Groups that this broker leads in which voters are behind.
+    behind: Lagging,
 }
 
 impl Liveness {
@@ -166,6 +185,8 @@ impl Liveness {
             orphans: BTreeSet::new(),
             tell: BTreeMap::new(),
             led: BTreeMap::new(),
+            hearsay: Hearsay::default(),
+            behind: Vec::new(),
         }
     }
 
@@ -229,10 +250,52 @@ impl Liveness {
 
     /// The beat for a peer.
     #[must_use]
-    pub fn beat(&self, to: BrokerId, now: Duration) -> Beat {
+    pub fn beat(&mut self, to: BrokerId, now: Duration) -> Beat {
         let (known, refusals) = self.peers.get(&to).map_or((0, 0), |peer| (peer.acked_version, peer.refusals));
         let (since, claimed, withdrawn) = self.claims.since(known);
-        Beat { boot: self.boot, sent: now, since, version: self.claims.version(), claimed, withdrawn, refusals }
+        let relays = self.relays(to, now);
+        let (version, behind) = (self.claims.version(), self.behind.clone());
+        Beat { boot: self.boot, sent: now, since, version, claimed, withdrawn, refusals, relays, behind }
+    }
+
+    /// What is passed on to a peer now, of those that it does not hear.
+    fn relays(&mut self, to: BrokerId, now: Duration) -> Vec<Relay> {
+        let unheard = match self.peers.get_mut(&to) {
+            Some(peer) if !peer.unheard.is_empty() && peer.relayed.is_none_or(|at| now >= at + RELAY_EVERY) => {
+                peer.relayed = Some(now);
+                peer.unheard.clone()
+            }
+            _ => return Vec::new(),
+        };
+        let heard = unheard.into_iter().filter_map(|broker| Some((broker, self.peers.get(&broker)?)));
+        let relay = |(broker, peer): (BrokerId, &Peer)| Relay {
+            broker,
+            claimed: peer.claims.iter().map(|(group, claim)| (*group, claim.term)).collect(),
+        };
+        heard.filter(|(_, peer)| peer.is_heard() && peer.doubted.is_none()).map(relay).collect()
+    }
+
+    /// Takes down in which groups that this broker leads voters are behind, in the groups' order.
+    pub fn set_behind(&mut self, behind: Lagging) {
+        self.behind = behind;
+    }
+
+    /// The brokers of a group's voters that are behind, as its leader says.
+    #[must_use]
+    pub fn behind(&self, group: PartitionId) -> Vec<BrokerId> {
+        let Some((leader, _)) = self.leader(group) else { return Vec::new() };
+        let own = || self.behind.binary_search_by_key(&group, |(id, _)| *id).ok().map(|at| &self.behind[at].1);
+        let told = match self.peers.get(&leader) {
+            Some(peer) => peer.behind.get(&group),
+            None => own(),
+        };
+        told.cloned().unwrap_or_default()
+    }
+
+    /// A peer's connections ended: it has died, or the network has hiccups. What it led may be led by another soon. Whether that is news.
+    pub fn doubt(&mut self, broker: BrokerId, now: Duration) -> bool {
+        let heard = self.peers.get_mut(&broker).filter(|peer| peer.is_heard());
+        heard.is_some_and(|peer| peer.doubted.replace(now).is_none())
     }
 
     /// A peer's beat has come. `stands` says how the replica here stands in a group, if there is one. No answer: the sender is not known to belong to the
@@ -240,7 +303,7 @@ impl Liveness {
     pub fn heard(
         &mut self,
         from: BrokerId,
-        beat: Beat,
+        mut beat: Beat,
         now: Duration,
         stands: impl Fn(PartitionId) -> Option<Stand>,
     ) -> Option<Ack> {
@@ -255,10 +318,15 @@ impl Liveness {
             };
             self.tell.extend(self.claims.groups().filter(concerns).map(|group| (group, (now, 0))));
         }
-        (peer.boot, peer.sent, peer.heard) = (Some(beat.boot), Some(beat.sent), Some(now));
+        (peer.boot, peer.sent, peer.heard, peer.doubted) = (Some(beat.boot), Some(beat.sent), Some(now), None);
         let (to, sent, refusals) = (beat.boot, beat.sent, beat.refusals);
         for (group, term) in &beat.claimed {
             note_led(&mut self.led, *group, *term);
+        }
+        peer.behind = std::mem::take(&mut beat.behind).into_iter().collect();
+        for relay in std::mem::take(&mut beat.relays) {
+            relay.claimed.iter().for_each(|(group, term)| note_led(&mut self.led, *group, *term));
+            self.hearsay.learn(relay, now);
         }
         self.changed.extend(peer.learn(beat));
         let mut refused = Vec::new();
@@ -287,7 +355,10 @@ impl Liveness {
         }
         let digest = peer::digest(&refused);
         let refused = (digest != refusals).then_some(refused);
-        Some(Ack { to, sent, version: peer.version, refusals: digest, refused })
+        let version = peer.version;
+        let is_unheard = |(broker, peer): (&BrokerId, &Peer)| (!peer.is_gone && !peer.is_heard()).then_some(*broker);
+        let unheard = self.peers.iter().filter_map(is_unheard).collect();
+        Some(Ack { to, sent, version, refusals: digest, refused, unheard })
     }
 
     /// A peer has answered a beat.
@@ -318,7 +389,7 @@ impl Liveness {
     #[must_use]
     pub fn claimed_of(&self, alone: bool) -> Vec<(PartitionId, Term)> {
         let mut claimed = self.claimed();
-        claimed.retain(|(group, _)| alone || !self.groups.get(group).is_some_and(Group::is_alone));
+        claimed.retain(|(group, _)| alone || !self.groups.get(group).is_some_and(|state| state.is_alone(self.me)));
         claimed
     }
 
@@ -350,6 +421,27 @@ impl Liveness {
         newest.filter(|(_, term)| self.led.get(&group).is_none_or(|led| term >= led))
     }
 
+    /// Who is told to lead a group: whoever is heard to, or is said to by those that hear it. Nobody while there is reason to think that it has just died.
+    #[must_use]
+    pub fn told_leader(&self, group: PartitionId, now: Duration) -> Option<(BrokerId, Term)> {
+        let unheard = |(broker, _): &(BrokerId, Term)| {
+            *broker != self.me && self.peers.get(broker).is_some_and(|peer| !peer.is_gone && !peer.is_heard())
+        };
+        let heard = self.leader(group);
+        let said = self.hearsay.leaders(group, now).filter(unheard);
+        let newest = said.chain(heard).max_by_key(|(_, term)| *term);
+        newest.filter(|(broker, term)| {
+            let is_doubted = self.peers.get(broker).is_some_and(|peer| peer.doubted.is_some());
+            !is_doubted && self.led.get(&group).is_none_or(|led| term >= led)
+        })
+    }
+
+    /// Whether a broker is heard, by this broker or by one that tells it so.
+    #[must_use]
+    pub fn is_heard_of(&self, broker: BrokerId, now: Duration) -> bool {
+        self.is_alive(broker) || self.hearsay.is_heard_of(broker, now)
+    }
+
     /// Whether somebody was ever heard to lead a group, since this broker has started.
     #[must_use]
     pub fn was_led(&self, group: PartitionId) -> bool {
@@ -360,6 +452,12 @@ impl Liveness {
     #[must_use]
     pub fn is_silent_for(&self, broker: BrokerId, at_least: Duration, now: Duration) -> bool {
         broker != self.me && self.peers.get(&broker).is_none_or(|peer| now >= peer.last_sign() + at_least)
+    }
+
+    /// Since when a broker was not heard; none if it never was.
+    #[must_use]
+    pub fn silence(&self, broker: BrokerId, now: Duration) -> Option<Duration> {
+        self.peers.get(&broker)?.heard.map(|heard| now.saturating_sub(heard))
     }
 
     /// Whether this broker, or one that is heard and followed, leads a group.
@@ -388,7 +486,7 @@ impl Liveness {
     #[must_use]
     pub fn refuses(&self, group: PartitionId, candidate: BrokerId, now: Duration) -> Option<&'static str> {
         let Some(state) = self.groups.get(&group) else { return Some("the group is not open here") };
-        if state.is_alone() {
+        if state.is_alone(self.me) {
             return None;
         }
         if now < self.started + PROMISE {
@@ -461,14 +559,14 @@ impl Liveness {
         for (_, times, group) in standing.into_iter().take(STANDS_AT_ONCE) {
             out.push(Due::Elect(group));
             let wait = RETRY * 2u32.pow(times.min(RETRY_DOUBLINGS_MAX));
-            let again = now + wait + self.behind(group) + jitter(draw);
+            let again = now + wait + self.waits(group) + jitter(draw);
             self.groups.get_mut(&group).expect("it is an orphan").stands = Some((again, times + 1));
         }
         out
     }
 
     /// How much later than others this broker stands.
-    fn behind(&self, group: PartitionId) -> Duration {
+    fn waits(&self, group: PartitionId) -> Duration {
         let rank = self.groups.get(&group).map_or(0, |state| {
             state.rank(group, self.me, |broker| self.peers.get(&broker).is_some_and(Peer::is_heard))
         });
@@ -477,12 +575,12 @@ impl Liveness {
 
     /// When the voters are free to elect a leader of the group, as far as this broker knows: the others have promised about when it has.
     fn bound_until(&self, group: PartitionId, now: Duration, draw: &mut impl FnMut(u64) -> u64) -> Duration {
-        if self.groups.get(&group).is_some_and(Group::is_alone) {
+        if self.groups.get(&group).is_some_and(|state| state.is_alone(self.me)) {
             return now;
         }
         let promised = self.peers.values().filter_map(|peer| peer.claims.get(&group)?.agreed);
-        let bound = promised.max().map_or(now, |promised| promised + PROMISE);
-        bound.max(self.started + PROMISE).max(now) + self.behind(group) + jitter(draw)
+        let bound = promised.max().map_or(now, |promised| promised + PROMISE + TOGETHER);
+        bound.max(self.started + PROMISE).max(now) + self.waits(group) + jitter(draw)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::{Ack, Beat, LEASE, PROMISE, SUSPECT_AFTER};
-use crate::ids::{PartitionId, Term};
+use crate::ids::{BrokerId, PartitionId, Term};
 
 /// Lives of a broker whose late beats are told from those of its present one.
 const LIVES: usize = 8;
@@ -56,6 +56,13 @@ pub(super) struct Peer {
     pub(super) refusals: u64,
     refused: BTreeSet<PartitionId>,
     pub(super) suspected: bool,
+    /// When its connections ended, if it was not heard since.
+    pub(super) doubted: Option<Duration>,
+    /// Groups that it leads in which voters' brokers are behind, and those.
+    pub(super) behind: BTreeMap<PartitionId, Vec<BrokerId>>,
+    /// Brokers that it does not hear, as of its last ack, and when claims of those were passed on to it.
+    pub(super) unheard: Vec<BrokerId>,
+    pub(super) relayed: Option<Duration>,
 }
 
 impl Peer {
@@ -74,6 +81,10 @@ impl Peer {
             refusals: 0,
             refused: BTreeSet::new(),
             suspected: false,
+            doubted: None,
+            behind: BTreeMap::new(),
+            unheard: Vec::new(),
+            relayed: None,
         }
     }
 
@@ -161,6 +172,9 @@ impl Peer {
         if self.acked_sent.is_some_and(|before| before > ack.sent) {
             return;
         }
+        // One that it sent before its connections ended says nothing of its life.
+        self.doubted = self.doubted.filter(|at| *at > ack.sent);
+        self.unheard = ack.unheard;
         match ack.refused {
             Some(refused) => self.refused = refused.into_iter().collect(),
             // It refuses what it did before; if that is not known, nothing of the ack counts.

@@ -245,7 +245,7 @@ fn a_beat_of_a_stranger_is_not_answered_and_a_late_ack_changes_nothing() {
     three.brokers[0].claim(group(1), Term(1));
     three.run(ms(1000), &[0, 1, 2]);
     let refused = Some(vec![group(1)]);
-    let late = Ack { to: 7, sent: three.now + ms(5000), version: 0, refusals: 1, refused };
+    let late = Ack { to: 7, sent: three.now + ms(5000), version: 0, refusals: 1, refused, unheard: Vec::new() };
     three.brokers[0].acked(BrokerId(2), late.clone());
     three.brokers[0].acked(BrokerId(3), Ack { sent: ms(1), to: 1, ..late });
     assert!(three.brokers[0].has_lease(group(1), three.now));
@@ -376,4 +376,43 @@ fn a_follower_in_a_new_life_is_told_what_is_committed() {
     assert_eq!(told(&three), 1);
     three.run(ms(10_000), &[0, 1, 2]);
     assert_eq!(told(&three), 3, "it may not have opened the group when it was told first, and is not told for ever");
+}
+
+#[test]
+fn a_leader_that_is_not_heard_is_told_by_those_who_hear_it() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    three.cut = BTreeSet::from([(0, 1), (1, 0)]);
+    three.run(ms(2000), &[0, 1, 2]);
+    assert_eq!(three.brokers[1].leader(group(1)), None, "it is not heard");
+    assert_eq!(three.brokers[1].told_leader(group(1), three.now), Some((BrokerId(1), Term(4))));
+    assert!(three.brokers[1].is_heard_of(BrokerId(1), three.now) && !three.brokers[1].is_alive(BrokerId(1)));
+    assert!(three.brokers[0].has_lease(group(1), three.now), "one of the others is enough");
+    assert!(three.brokers[2].refuses(group(1), BrokerId(2), three.now).is_some(), "nobody takes it away");
+    // When nobody hears it any more nobody tells of it.
+    three.run(ms(3000), &[1, 2]);
+    assert_eq!(three.brokers[1].told_leader(group(1), three.now), None);
+    assert!(!three.brokers[1].is_heard_of(BrokerId(1), three.now));
+}
+
+#[test]
+fn nobody_is_sent_to_a_leader_whose_connections_have_ended() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    let under_way = three.brokers[1].beat(BrokerId(1), three.now);
+    let late = three.brokers[0].heard(BrokerId(2), under_way, three.now, |_| FOLLOWS).unwrap();
+    three.now += ms(10);
+    assert!(three.brokers[1].doubt(BrokerId(1), three.now));
+    assert!(!three.brokers[1].doubt(BrokerId(1), three.now), "that is no news");
+    three.brokers[1].acked(BrokerId(1), late);
+    assert_eq!(three.brokers[1].told_leader(group(1), three.now), None);
+    assert!(three.brokers[1].refuses(group(1), BrokerId(3), three.now).is_some(), "what was promised holds");
+    // It was but the connection.
+    three.run(ms(200), &[0, 1, 2]);
+    assert_eq!(three.brokers[1].told_leader(group(1), three.now), Some((BrokerId(1), Term(4))));
+    assert!(three.elections().is_empty());
 }

@@ -8,7 +8,7 @@ use openraft::raft::{
     AppendEntriesRequest, StreamAppendResult, TransferLeaderRequest, VoteRequest as Candidacy, VoteResponse,
 };
 
-use crate::ids::{PartitionId, ReplicaId, Term};
+use crate::ids::{BrokerId, PartitionId, RaftIndex, ReplicaId, Term};
 use crate::log::{Descriptor, LogError};
 use crate::net::BoxFuture;
 use crate::raft::types::{RaftVote, TypeConfig};
@@ -29,6 +29,15 @@ pub struct Standing {
     pub alive: bool,
 }
 
+/// Whom a leader's log is ahead of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// The last entry of its log.
+    pub last: Option<RaftIndex>,
+    /// Voters' brokers that lack something, and how many entries each lacks of all.
+    pub voters: Vec<(BrokerId, u64)>,
+}
+
 /// One replica. Errors are texts: its core has stopped, and why.
 pub trait Member: Send + Sync {
     /// Who it is.
@@ -37,6 +46,8 @@ pub trait Member: Send + Sync {
     fn standing(&self) -> Standing;
     /// The term that it had voted in when its core was started: until the core says how it stands, it is that at least.
     fn voted(&self) -> Option<Term>;
+    /// If it leads: who is not known to hold everything up to `mark`.
+    fn behind(&self, mark: Option<RaftIndex>) -> Behind;
     /// Lets its followers show that it still leads, and tells them what is committed.
     fn heartbeat(&self) -> BoxFuture<'_, ()>;
     /// Stands for election, if the others would elect it.
@@ -46,6 +57,11 @@ pub trait Member: Send + Sync {
     /// # Errors
     /// Of the log.
     fn reserve(&self, bytes: u64) -> Result<(), LogError>;
+    /// As [`Member::reserve`], for entries without clients' records: they may take what batches have to leave, for what makes room is among them.
+    ///
+    /// # Errors
+    /// Of the log.
+    fn reserve_command(&self, bytes: u64) -> Result<(), LogError>;
     /// Takes a session's requests, one after the other.
     fn append(&self, requests: BoxStream<'static, AppendEntriesRequest<TypeConfig>>) -> BoxFuture<'_, Answers>;
     /// A candidate asks for its vote; with `pre`, only whether it would get it.

@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::ended::{Ended, Watched};
 use super::proto::liveness_client::LivenessClient;
 use super::proto::membership_client::MembershipClient;
 use super::proto::replication_client::ReplicationClient;
@@ -71,12 +72,22 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// A way to `broker` at `address`. Connects when it is first used.
-    pub(crate) fn new(
+    /// A way to whoever listens at `address`, of whom nothing else is known yet.
+    pub(crate) fn to_stranger(
+        address: &str,
+        cluster: &str,
+        network: &Arc<dyn Network>,
+    ) -> Result<Arc<Self>, tonic::transport::Error> {
+        Self::new(BrokerId(-1), address, cluster, network, &Ended::default())
+    }
+
+    /// A way to `broker` at `address`. Connects when it is first used. `ended` hears of connections that end.
+    pub(super) fn new(
         broker: BrokerId,
         address: &str,
         cluster: &str,
         network: &Arc<dyn Network>,
+        ended: &Ended,
     ) -> Result<Arc<Self>, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(CONNECT_PATIENCE)
@@ -86,12 +97,13 @@ impl Link {
             .initial_connection_window_size(WINDOW_BYTES)
             .initial_stream_window_size(WINDOW_BYTES);
         let connect = |network: &Arc<dyn Network>| {
-            let (network, address) = (Arc::clone(network), address.to_owned());
+            let (network, address, ended) = (Arc::clone(network), address.to_owned(), ended.clone());
             endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-                let (network, address) = (Arc::clone(&network), address.clone());
+                let (network, address, ended) = (Arc::clone(&network), address.clone(), ended.clone());
                 async move {
                     let connection = network.connect(&address).await?;
-                    let both = tokio::io::join(connection.reader, connection.writer);
+                    let reader = Watched::new(connection.reader, broker, ended);
+                    let both = tokio::io::join(reader, connection.writer);
                     Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(both))
                 }
             }))

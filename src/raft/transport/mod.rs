@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 pub mod client;
+mod ended;
 pub mod groups;
 pub mod link;
 pub mod peers;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
+use super::ended::{Ended, EndedHook};
 use super::link::Link;
 use crate::ids::BrokerId;
 use crate::net::Network;
@@ -12,6 +13,7 @@ pub struct Peers {
     network: Arc<dyn Network>,
     cluster: String,
     links: RwLock<BTreeMap<BrokerId, Arc<Link>>>,
+    ended: Ended,
 }
 
 impl std::fmt::Debug for Peers {
@@ -24,7 +26,12 @@ impl Peers {
     /// No peers yet, of the cluster with that id.
     #[must_use]
     pub fn new(network: Arc<dyn Network>, cluster: &str) -> Arc<Self> {
-        Arc::new(Self { network, cluster: cluster.to_owned(), links: RwLock::default() })
+        Arc::new(Self { network, cluster: cluster.to_owned(), links: RwLock::default(), ended: Ended::default() })
+    }
+
+    /// Says who hears at once when a connection to a peer has ended. Once.
+    pub fn on_ended(&self, hook: EndedHook) {
+        self.ended.set(hook);
     }
 
     /// A broker listens at `address` (`host:port`) for its peers. At another one than before, what is under way to the old one is given up.
@@ -35,7 +42,7 @@ impl Peers {
         if self.link(broker).is_some_and(|link| link.address() == address) {
             return Ok(());
         }
-        let link = Link::new(broker, address, &self.cluster, &self.network)?;
+        let link = Link::new(broker, address, &self.cluster, &self.network, &self.ended)?;
         let before = self.links.write().expect("no panic under the peers' lock").insert(broker, link);
         if let Some(before) = before {
             before.break_off();

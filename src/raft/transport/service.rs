@@ -275,6 +275,7 @@ impl Incoming {
         // What was on its way when a session ended.
         let Some(open) = self.sessions.get(&frame.session) else { return Ok(()) };
         let bytes = u64::try_from(wire::size_bytes(&frame)).expect("a length fits");
+        let has_records = wire::has_records(&frame);
         let request = wire::append(frame).map_err(|error| (Reason::Malformed, error.to_string()))?;
         let total = {
             let mut under_way = lock(&open.under_way);
@@ -283,7 +284,8 @@ impl Incoming {
             under_way.total
         };
         if bytes > 0 {
-            open.member.reserve(total).map_err(|error| match error {
+            let reserved = if has_records { open.member.reserve(total) } else { open.member.reserve_command(total) };
+            reserved.map_err(|error| match error {
                 LogError::Full => (Reason::Full, error.to_string()),
                 _ => (Reason::Stopped, error.to_string()),
             })?;

@@ -9,7 +9,7 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult
 use super::proto::{self, append_reply, entry, refusal};
 use crate::ids::{BrokerId, Incarnation, LogId, PartitionId, PartitionIndex, RaftIndex, ReplicaId, Term, TopicId};
 use crate::protocol::batch::{BatchHeader, MAGIC, crc_matches, crc32c};
-use crate::raft::liveness::{Ack, Beat};
+use crate::raft::liveness::{Ack, Beat, Relay};
 use crate::raft::types::{
     Command, RaftEntry, RaftLogId, RaftVote, TypeConfig, decode_membership, decode_vote, encode_membership,
     encode_vote, log_id, raft_log_id,
@@ -171,6 +171,12 @@ fn micros(time: Duration) -> u64 {
 /// A beat on the wire.
 pub fn put_beat(from: BrokerId, beat: Beat) -> proto::BeatRequest {
     let claim = |(group, term): (PartitionId, Term)| proto::Claim { group: Some(put_group(group)), term: term.0 };
+    let relay =
+        |relay: Relay| proto::Relay { broker: relay.broker.0, claimed: relay.claimed.into_iter().map(claim).collect() };
+    let behind = |(group, brokers): (PartitionId, Vec<BrokerId>)| proto::Behind {
+        group: Some(put_group(group)),
+        brokers: brokers.into_iter().map(|broker| broker.0).collect(),
+    };
     proto::BeatRequest {
         from: from.0,
         boot: beat.boot,
@@ -180,6 +186,8 @@ pub fn put_beat(from: BrokerId, beat: Beat) -> proto::BeatRequest {
         claimed: beat.claimed.into_iter().map(claim).collect(),
         withdrawn: beat.withdrawn.into_iter().map(put_group).collect(),
         refusals: beat.refusals,
+        relays: beat.relays.into_iter().map(relay).collect(),
+        behind: beat.behind.into_iter().map(behind).collect(),
     }
 }
 
@@ -189,6 +197,14 @@ pub fn beat(wire: proto::BeatRequest) -> Result<(BrokerId, Beat), Malformed> {
         let named = claim.group.as_ref().ok_or(Malformed("a claim without a group"))?;
         Ok((group(named)?, Term(claim.term)))
     };
+    let relay = |relay: &proto::Relay| {
+        let claimed = relay.claimed.iter().map(claim).collect::<Result<_, _>>()?;
+        Ok(Relay { broker: BrokerId(relay.broker), claimed })
+    };
+    let behind = |behind: &proto::Behind| {
+        let named = behind.group.as_ref().ok_or(Malformed("a group without a name"))?;
+        Ok((group(named)?, behind.brokers.iter().copied().map(BrokerId).collect()))
+    };
     let beat = Beat {
         boot: wire.boot,
         sent: Duration::from_micros(wire.sent_us),
@@ -197,6 +213,8 @@ pub fn beat(wire: proto::BeatRequest) -> Result<(BrokerId, Beat), Malformed> {
         claimed: wire.claimed.iter().map(claim).collect::<Result<_, _>>()?,
         withdrawn: wire.withdrawn.iter().map(group).collect::<Result<_, _>>()?,
         refusals: wire.refusals,
+        relays: wire.relays.iter().map(relay).collect::<Result<_, _>>()?,
+        behind: wire.behind.iter().map(behind).collect::<Result<_, _>>()?,
     };
     Ok((BrokerId(wire.from), beat))
 }
@@ -205,7 +223,8 @@ pub fn beat(wire: proto::BeatRequest) -> Result<(BrokerId, Beat), Malformed> {
 pub fn put_ack(ack: Ack) -> proto::BeatReply {
     let groups = |refused: Vec<PartitionId>| proto::Groups { groups: refused.into_iter().map(put_group).collect() };
     let (sent_us, refused) = (micros(ack.sent), ack.refused.map(groups));
-    proto::BeatReply { to: ack.to, sent_us, version: ack.version, refusals: ack.refusals, refused }
+    let unheard = ack.unheard.into_iter().map(|broker| broker.0).collect();
+    proto::BeatReply { to: ack.to, sent_us, version: ack.version, refusals: ack.refusals, refused, unheard }
 }
 
 /// Reads an ack.
@@ -213,7 +232,8 @@ pub fn ack(wire: &proto::BeatReply) -> Result<Ack, Malformed> {
     let groups = |refused: &proto::Groups| refused.groups.iter().map(group).collect::<Result<_, _>>();
     let refused = wire.refused.as_ref().map(groups).transpose()?;
     let (sent, refusals) = (Duration::from_micros(wire.sent_us), wire.refusals);
-    Ok(Ack { to: wire.to, sent, version: wire.version, refusals, refused })
+    let unheard = wire.unheard.iter().copied().map(BrokerId).collect();
+    Ok(Ack { to: wire.to, sent, version: wire.version, refusals, refused, unheard })
 }
 
 /// Bytes of the entries of a request.
@@ -227,6 +247,11 @@ pub fn size_bytes(frame: &proto::AppendFrame) -> usize {
         }
     };
     frame.entries.iter().map(|entry| ENTRY_BYTES + payload(entry)).sum()
+}
+
+/// Whether a request has batches among its entries.
+pub fn has_records(frame: &proto::AppendFrame) -> bool {
+    frame.entries.iter().any(|entry| matches!(entry.payload, Some(entry::Payload::Records(_))))
 }
 
 /// What a follower answers.

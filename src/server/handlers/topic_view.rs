@@ -50,7 +50,9 @@ pub(super) fn partition(context: &Context, topic: TopicId, index: PartitionIndex
         let adding = controller.moving(id).map(|moving| moving.adding.iter().map(|replica| replica.broker.0).collect());
         adding.unwrap_or_default()
     });
-    let is_in_sync = |broker: &i32| !offline.contains(broker) && !added.contains(broker);
+    let behind = context.behind(id);
+    let is_in_sync =
+        |broker: &i32| !offline.contains(broker) && !added.contains(broker) && !behind.contains(&BrokerId(*broker));
     let in_sync: Vec<i32> = replicas.iter().copied().filter(is_in_sync).collect();
     // As Kafka: the last one in sync stays so, whatever becomes of it.
     let isr = if in_sync.is_empty() { replicas.to_vec() } else { in_sync };
