@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
@@ -17,6 +17,8 @@ use crate::cli::connect::Failure;
 
 /// Bytes that a fetch may return: records are small here.
 const FETCH_BYTES: i32 = 1 << 20;
+/// What was due so shortly before the end may not have been sent.
+const SENDING: Duration = Duration::from_millis(100);
 
 /// A consumer of one connection's partitions.
 pub(super) struct Arrivals {
@@ -81,11 +83,11 @@ impl Arrivals {
                 }
             }
         }
-        // Those that have not come took at least so long.
-        let now = Instant::now();
+        // Those that have not come took at least so long. What was due when the load was told to end may not have been sent.
+        let stopped = meter.stopped().unwrap_or_else(Instant::now);
         for (at, cursor) in cursors.iter().enumerate() {
-            let late = (cursor.next()..).map(|offset| now.saturating_duration_since(due(at, offset)));
-            late.take_while(|late| !late.is_zero()).for_each(|late| record(&mut times, late));
+            let late = (cursor.next()..).map(|offset| stopped.saturating_duration_since(due(at, offset)));
+            late.take_while(|late| *late > SENDING).for_each(|late| record(&mut times, late));
         }
         Ok(times)
     }

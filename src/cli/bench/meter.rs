@@ -5,7 +5,7 @@
 
 use std::io;
 use std::process;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -56,9 +56,20 @@ pub(super) struct Meter {
     records: AtomicU64,
     bytes: AtomicU64,
     answers: AtomicU64,
+    stopped: OnceLock<Instant>,
 }
 
 impl Meter {
+    fn stop(&self) {
+        let _ = self.stopped.set(Instant::now());
+        self.phase.store(STOPPING, Ordering::Relaxed);
+    }
+
+    /// When the workers were told to end, if they were.
+    pub(super) fn stopped(&self) -> Option<Instant> {
+        self.stopped.get().copied()
+    }
+
     /// Counts an answer of the broker, the records and bytes of batches it stands for.
     pub(super) fn count(&self, records: u64, bytes: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
@@ -134,7 +145,7 @@ pub(super) fn watch(
     meter.phase.store(MEASURING, Ordering::Relaxed);
     progress.until(meter, &workers, from.at + timing.seconds, "measured")?;
     let to = meter.sample(&timing.broker_pid).map_err(proc_error)?;
-    meter.phase.store(STOPPING, Ordering::Relaxed);
+    meter.stop();
     let mut times = histogram();
     for worker in workers {
         let own = worker.join().map_err(|_| Failure::Usage("a worker panicked".to_owned()))??;
@@ -159,7 +170,7 @@ impl Progress<'_> {
             thread::sleep(LOOK.min(end.saturating_duration_since(Instant::now())));
             // A worker only ends early when it failed; joining it says how.
             if workers.iter().any(JoinHandle::is_finished) {
-                meter.phase.store(STOPPING, Ordering::Relaxed);
+                meter.stop();
                 return Ok(());
             }
             if self.last.at.elapsed() >= Duration::from_secs(1) {
