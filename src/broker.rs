@@ -11,6 +11,7 @@ pub mod identity;
 mod janitor;
 mod open;
 mod reconcile;
+mod relocate;
 pub mod repair;
 mod steward;
 mod topic_defaults;
@@ -29,7 +30,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::cluster::Peer;
 use crate::config::Config;
-use crate::ids::{BASE64_URL, BrokerId, PartitionId, Term};
+use crate::ids::{BASE64_URL, BrokerId, PartitionId, ReplicaId, Term};
 use crate::log::disk::{Disk, Lane};
 use crate::log::journal::{Journal, JournalError};
 use crate::machine::controller::Endpoints;
@@ -126,8 +127,14 @@ pub(crate) struct Inner {
     coordinators: Arc<Coordinators>,
     /// Whether a partition was dropped since offsets were last looked at.
     has_dropped: AtomicBool,
+    /// The replicas of partitions that have but one.
+    only_replicas: Mutex<BTreeMap<PartitionId, ReplicaId>>,
     metrics: Arc<Metrics>,
     janitor: Arc<Notify>,
+    /// A partition on its way to other replicas is led here from now on.
+    took_over: Notify,
+    /// The cluster does not know this broker any more, or by another data directory: why it ends.
+    expelled: watch::Sender<Option<String>>,
     random: Mutex<StdRng>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -197,6 +204,16 @@ impl Broker {
         self.admin_address
     }
 
+    /// Waits until the cluster has taken this broker out, and says so: there is nothing left to do for it.
+    pub async fn expelled(&self) -> String {
+        let mut expelled = self.inner.expelled.subscribe();
+        match expelled.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // The sender lives as long as the broker.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// What every handler works with.
     #[must_use]
     pub fn context(&self) -> &Arc<Context> {
@@ -239,11 +256,10 @@ impl Inner {
             _ => (Founding { cluster_id: ids.0, directory_id: ids.1, controller: FOUNDER }, Vec::new()),
         };
         let (home, journal) = move_in(&config, &env, founding).await?;
-        let clean = home.last_life.as_ref().is_some_and(|life| life.state == LifeState::Clean);
         let metrics = Arc::new(Metrics::new(&api_names(), &error_names()));
-        let home = Arc::new(home);
+        let (clean, home) = (home.was_clean(), Arc::new(home));
         let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
-        let peers = Peers::new(Arc::clone(&env.network), &home.identity.cluster_id);
+        let peers = peers(&config, &env, &home);
         let (node, seed) = (Node::new(broker, peers, env.seed.rotate_left(17)), random.random());
         let among = port.map(|_| Arc::clone(&node));
         let mut tasks = JoinSet::new();
@@ -278,8 +294,11 @@ impl Inner {
             replicas: Arc::default(),
             coordinators: Arc::new(Coordinators::new(env.tamper.clone())),
             has_dropped: AtomicBool::new(false),
+            only_replicas: Mutex::default(),
             metrics,
             janitor: Arc::default(),
+            took_over: Notify::new(),
+            expelled: watch::Sender::new(None),
             random: Mutex::new(random),
             tasks: Mutex::new(tasks),
             config,
@@ -308,6 +327,9 @@ impl Inner {
                 Some(_) => self.coordinate(&replica),
                 None => self.coordinators.stop(id),
             }
+        }
+        if term.is_some() && self.controller.read(|controller| controller.moving(id).is_some()) {
+            self.took_over.notify_one();
         }
         self.controller.served();
     }
@@ -468,4 +490,9 @@ fn kafka_id(random: &mut StdRng) -> String {
         bits >>= 6;
     }
     String::from_utf8(out.to_vec()).expect("the alphabet is ASCII")
+}
+
+/// The ways to the other brokers.
+fn peers(config: &Config, env: &Env, home: &Home) -> Arc<Peers> {
+    Peers::paced(Arc::clone(&env.network), &home.identity.cluster_id, config.cluster.move_bytes_per_second)
 }

@@ -140,6 +140,18 @@ fn topics_and_configurations_agree() {
 }
 
 #[test]
+fn moves_and_elections_agree() {
+    agree::<ours::AlterPartitionReassignmentsRequest, theirs::AlterPartitionReassignmentsRequest>();
+    agree::<ours::AlterPartitionReassignmentsResponse, theirs::AlterPartitionReassignmentsResponse>();
+    agree::<ours::ListPartitionReassignmentsRequest, theirs::ListPartitionReassignmentsRequest>();
+    agree::<ours::ListPartitionReassignmentsResponse, theirs::ListPartitionReassignmentsResponse>();
+    agree::<ours::ElectLeadersRequest, theirs::ElectLeadersRequest>();
+    agree::<ours::ElectLeadersResponse, theirs::ElectLeadersResponse>();
+    agree::<ours::UnregisterBrokerRequest, theirs::UnregisterBrokerRequest>();
+    agree::<ours::UnregisterBrokerResponse, theirs::UnregisterBrokerResponse>();
+}
+
+#[test]
 fn the_oracle_and_we_place_the_fields_alike() {
     let said = parse("A { b: 1, c: [Some(\"x,]\")], d: None, e: NOT_CONTROLLER (41), unknown_tagged_fields: {} }");
     let Value::Struct(fields) = said else { panic!("a struct") };

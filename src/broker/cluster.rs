@@ -14,14 +14,15 @@ use super::identity::{Founding, Identity, directory};
 use super::{BrokerError, Env, Inner};
 use crate::cluster::founding::{Step, step};
 use crate::cluster::port::{Services, serve};
-use crate::cluster::{Changed, Desk, Hello, Introduction, Joined, Peer, Quorum, calls};
+use crate::cluster::{Changed, Desk, Elected, Hello, Introduction, Joined, Peer, Quorum, calls};
 use crate::config::Config;
-use crate::ids::{BrokerId, RaftIndex};
+use crate::ids::{BrokerId, PartitionId, RaftIndex};
 use crate::machine::controller::brokers::FOUNDER;
 use crate::machine::controller::{Controller, DirectoryId, Endpoints};
 use crate::net::BoxFuture;
 use crate::raft::Node;
 use crate::raft::transport::service::Service;
+use crate::replica::election::elect_preferred;
 
 /// How long a broker waits before it asks the seeds again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -153,6 +154,19 @@ impl Port {
     }
 }
 
+/// What is known of a broker that introduces itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Acquaintance {
+    /// It is what it says.
+    Known,
+    /// This broker has not heard of it; it may be new.
+    Unheard,
+    /// Another data directory has taken its place.
+    Superseded,
+    /// It does not belong to the cluster any more.
+    Removed,
+}
+
 /// Says for what a broker waits: when that changes, and now and then.
 #[derive(Default)]
 struct Waiting {
@@ -190,27 +204,38 @@ impl FrontDesk {
         peers
     }
 
-    /// A broker of this cluster says where it is now. What the controller does not know to be it is not believed: answers whether it knows it by another
-    /// directory.
-    fn meet(&self, from: &Introduction) -> bool {
-        // Whoever does not lead the controller may not have heard of the newest directory yet.
-        let known = self.inner().filter(|inner| inner.controller.leads()).and_then(|inner| {
-            inner.controller.read(|controller| controller.broker(from.broker).map(|broker| broker.directory))
-        });
-        if known.is_some_and(|directory| directory != from.directory) {
-            tracing::warn!(
-                broker = from.broker.0,
-                address = from.address,
-                "a broker comes with another data directory than the cluster knows it by, and is not listened to"
-            );
-            return true;
+    /// A broker of this cluster says where it is now. What the controller does not know to be it is not believed: answers whether it is known by another
+    /// directory, or not any more.
+    fn meet(&self, from: &Introduction) -> Acquaintance {
+        if let Some(inner) = self.inner() {
+            let (is_founded, known) = inner.controller.read(|controller| {
+                let known = controller.broker(from.broker).map(|broker| broker.directory);
+                (controller.cluster_id().is_some(), known)
+            });
+            // Whoever does not lead the controller may not have heard of the newest directory yet, or of the newest broker.
+            let leads = inner.controller.leads();
+            let stranger = match known {
+                Some(known) if leads && known != from.directory => Acquaintance::Superseded,
+                None if leads => Acquaintance::Removed,
+                None if is_founded => return Acquaintance::Unheard,
+                _ => Acquaintance::Known,
+            };
+            if stranger != Acquaintance::Known {
+                tracing::warn!(
+                    broker = from.broker.0,
+                    address = from.address,
+                    ?stranger,
+                    "a broker comes with another data directory than the cluster knows it by, or was removed from it, and is not listened to"
+                );
+                return stranger;
+            }
         }
         if let Some(node) = self.node.get()
             && let Err(error) = node.add_peer(from.broker, &from.address)
         {
             tracing::warn!(broker = from.broker.0, address = from.address, %error, "a broker's address cannot be used");
         }
-        false
+        Acquaintance::Known
     }
 }
 
@@ -218,14 +243,16 @@ impl Desk for FrontDesk {
     fn hello(&self, from: Introduction) -> Hello {
         let me = self.me();
         let is_ours = me.cluster_id.is_some() && from.cluster_id == me.cluster_id && from.broker != me.broker;
-        let superseded = is_ours && self.meet(&from);
-        if let Some(inner) = self.inner().filter(|inner| is_ours && !superseded && inner.controller.leads()) {
+        let met = if is_ours { self.meet(&from) } else { Acquaintance::Unheard };
+        let (superseded, removed) = (met == Acquaintance::Superseded, met == Acquaintance::Removed);
+        let is_listened_to = is_ours && !superseded && !removed;
+        if let Some(inner) = self.inner().filter(|inner| is_listened_to && inner.controller.leads()) {
             // It waits to hear what is decided, of which a group that rests says nothing.
             let controller = Arc::clone(&inner.controller);
             inner.spawn(async move { controller.group().heartbeat().await });
         }
         let peers = if me.cluster_id.is_some() { self.peers(&me) } else { Vec::new() };
-        Hello { me, peers, superseded }
+        Hello { me, peers, superseded, removed }
     }
 
     fn join(&self, from: Introduction, endpoints: Endpoints) -> BoxFuture<'_, Joined> {
@@ -252,6 +279,18 @@ impl Desk for FrontDesk {
 
     fn quorum(&self) -> Option<Quorum> {
         self.inner()?.controller.own_quorum()
+    }
+
+    fn elect(&self, partitions: Vec<PartitionId>) -> BoxFuture<'_, Vec<Elected>> {
+        Box::pin(async move {
+            match self.inner() {
+                Some(inner) => {
+                    let Inner { among, controller, replicas, .. } = &*inner;
+                    elect_preferred(among.as_ref(), controller, replicas, &partitions).await
+                }
+                None => vec![Elected::NotLeader; partitions.len()],
+            }
+        })
     }
 }
 
@@ -320,6 +359,13 @@ impl Inner {
             others.filter_map(|(id, broker)| Some((id, broker.endpoints.as_ref()?.cluster.clone()))).collect()
         });
         let mut met = self.met.lock().expect("no panic under the lock of addresses");
+        let gone: Vec<BrokerId> =
+            met.keys().copied().filter(|broker| known.iter().all(|(known, _)| known != broker)).collect();
+        for broker in gone {
+            tracing::info!(broker = broker.0, "a broker has left the cluster");
+            node.remove_peer(broker);
+            met.remove(&broker);
+        }
         for (broker, address) in known {
             // Where one has moved to is heard from itself before the controller knows.
             if met.get(&broker) == Some(&address) {
@@ -354,6 +400,9 @@ impl Inner {
                     if hello.superseded {
                         return Err(self.superseded());
                     }
+                    if hello.removed {
+                        return Err(self.removed());
+                    }
                     port.desk.meet(&hello.me);
                     heard_of.extend(hello.peers);
                 }
@@ -384,6 +433,13 @@ impl Inner {
         ))
     }
 
+    fn removed(&self) -> BrokerError {
+        BrokerError::Cluster(format!(
+            "broker {} was removed from the cluster, and its data is old: start with an empty directory to take it in as a new broker",
+            self.broker
+        ))
+    }
+
     /// Waits until this broker knows what the cluster has decided, and has told it where it is.
     ///
     /// # Errors
@@ -397,10 +453,9 @@ impl Inner {
                 self.meet_all();
                 let known = self.controller.read(|controller| controller.broker(self.broker).map(|it| it.directory));
                 match known {
-                    Some(known) if known != directory => {
-                        return Err(self.superseded());
-                    }
-                    _ => {}
+                    Some(known) if known != directory => return Err(self.superseded()),
+                    None => return Err(self.removed()),
+                    Some(_) => {}
                 }
                 let endpoints = self.endpoints();
                 let join = |controller: &Controller| {

@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 impl Inner {
     /// Those of the partitions with several replicas that nobody leads.
     async fn without_leader(&self, wanted: &BTreeMap<PartitionId, Wanted>) -> BTreeSet<PartitionId> {
-        let shared = wanted.iter().filter(|(_, wanted)| wanted.founders.len() > 1).map(|(id, _)| *id);
+        let shared = wanted.iter().filter(|(_, wanted)| wanted.is_shared).map(|(id, _)| *id);
         let mut orphans: BTreeSet<PartitionId> = shared.collect();
         let until = Instant::now() + LEADERS_HEARD_AFTER;
         loop {

@@ -258,6 +258,12 @@ impl Home {
         Ok(Self { disk, identity, last_life, _lock: lock })
     }
 
+    /// Whether the last life ended cleanly: nothing has to be read back then.
+    #[must_use]
+    pub fn was_clean(&self) -> bool {
+        self.last_life.as_ref().is_some_and(|life| life.state == LifeState::Clean)
+    }
+
     /// Whether unsynced writes of the last life may be gone: the kernel has booted since a stop that was not clean, or a sync failed.
     #[must_use]
     pub fn lost_page_cache(&self, boot_id: &str) -> bool {

@@ -35,6 +35,8 @@ pub(super) struct Wanted {
     pub(super) me: ReplicaId,
     /// The replicas that found its group, the preferred leader first.
     pub(super) founders: Vec<ReplicaId>,
+    /// Whether other replicas have what the group holds, and can fill this one.
+    pub(super) is_shared: bool,
     /// The topic's configs.
     pub(super) config: Arc<TopicConfig>,
 }
@@ -191,7 +193,7 @@ impl Inner {
     pub(super) async fn open_partition(&self, id: PartitionId, wanted: Wanted) {
         let held = match self.try_open(id, &wanted).await {
             Ok(replica) => Held::Open(replica),
-            Err(NotOpened::Forgotten) if self.among.is_some() && wanted.founders.len() > 1 => {
+            Err(NotOpened::Forgotten) if self.among.is_some() && wanted.is_shared => {
                 return self.give_up_replica(id, &wanted).await;
             }
             Err(not_opened) => {

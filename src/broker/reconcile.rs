@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use super::blocking::on_disk;
 use super::open::Wanted;
 use super::{Inner, stopped};
-use crate::ids::{PartitionId, PartitionIndex, TopicId};
+use crate::ids::{PartitionId, PartitionIndex, ReplicaId, TopicId};
 use crate::log::TOPICS;
-use crate::log::disk::Lane;
+use crate::log::disk::{Disk, Lane};
+use crate::log::journal::Journal;
 use crate::machine::controller::DirectoryId;
 use crate::machine::controller::names::is_internal;
 use crate::machine::topic_config::Durability;
@@ -36,11 +37,11 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
 
 /// Reconciles once.
 pub(super) async fn reconcile(inner: &Arc<Inner>) {
-    if inner.is_superseded() {
-        tracing::error!(
-            "another data directory has taken this broker's place in the cluster: it serves nothing any more"
-        );
+    if let Some(why) = inner.expulsion() {
+        tracing::error!(why, "this broker serves nothing any more");
+        inner.expelled.send_replace(Some(why));
     }
+    inner.forget_leaders();
     let wanted = inner.wanted();
     let gone: Vec<PartitionId> =
         inner.replicas.all().into_iter().map(|(id, _)| id).filter(|id| !wanted.contains_key(id)).collect();
@@ -75,7 +76,7 @@ pub(super) async fn reconcile(inner: &Arc<Inner>) {
 impl Inner {
     /// What the controller says that this broker holds.
     pub(super) fn wanted(&self) -> BTreeMap<PartitionId, Wanted> {
-        if self.is_superseded() {
+        if self.expulsion().is_some() {
             return BTreeMap::new();
         }
         self.controller.read(|controller| {
@@ -95,7 +96,9 @@ impl Inner {
                     if let Some(me) = all.find(|replica| replica.broker == self.broker) {
                         let (name, config) = (topic.name.clone(), Arc::clone(&config));
                         let founders = controller.founders(id).unwrap_or_default().to_vec();
-                        wanted.insert(id, Wanted { name, me: *me, founders, config });
+                        // Others that the group counts on, and that can fill this one therefore.
+                        let is_shared = controller.holders(id).iter().any(|holder| *holder != self.broker);
+                        wanted.insert(id, Wanted { name, me: *me, founders, is_shared, config });
                     }
                 }
             }
@@ -103,22 +106,43 @@ impl Inner {
         })
     }
 
-    /// Whether the cluster knows this broker by another data directory.
-    fn is_superseded(&self) -> bool {
+    /// Forgets who led what is no more: partitions that were deleted, and those of which the only replica was replaced, which begin again with the first term.
+    fn forget_leaders(&self) {
+        let Some(node) = &self.among else { return };
+        let present: BTreeMap<PartitionId, ReplicaId> = self.controller.read(|controller| {
+            let only = |id| Some((id, *controller.replicas(id).filter(|replicas| replicas.len() == 1)?.first()?));
+            node.ever_led().into_iter().filter_map(only).collect()
+        });
+        let mut before = self.only_replicas.lock().expect("no panic under the lock of replicas");
+        let replaced = before.iter().filter(|(id, replica)| present.get(id).is_some_and(|new| new != *replica));
+        let deleted = node
+            .ever_led()
+            .into_iter()
+            .filter(|id| *id != PartitionId::CONTROLLER && !self.controller.has_partition(*id));
+        node.forget(replaced.map(|(id, _)| *id).chain(deleted));
+        *before = present;
+    }
+
+    /// Why this broker belongs to the cluster no more, if it does not.
+    fn expulsion(&self) -> Option<String> {
         let mine = DirectoryId(self.home.identity.directory());
         let known = self.controller.read(|controller| controller.broker(self.broker).map(|broker| broker.directory));
-        self.among.is_some() && known.is_some_and(|known| known != mine)
+        match known {
+            _ if self.among.is_none() => None,
+            Some(known) if known == mine => None,
+            Some(_) => Some("another data directory has taken this broker's place in the cluster".to_owned()),
+            None => Some("this broker was removed from the cluster".to_owned()),
+        }
     }
 
     /// Stops a partition that this broker is not to have any more, and forgets it: the topic was deleted, or others have it.
     async fn drop_partition(&self, id: PartitionId) {
         self.close_partition(id).await;
-        if self.is_superseded() {
+        if self.expulsion().is_some() {
             return;
         }
-        self.node.forget(id);
-        let is_there = self.controller.has_partition(id);
-        if is_there {
+        if self.controller.has_partition(id) {
+            tracing::info!(partition = %id, "this broker's replica has gone to others: its files are removed");
             // What is deleted with its topic goes later, with all of it.
             self.remove_replica_files(id).await;
         } else {
@@ -133,22 +157,28 @@ impl Inner {
         }
     }
 
-    /// Removes the files of topics that the controller does not have and no replica works on. An id is never used twice, and a topic
-    /// is committed before its first file is made, so what is found here was deleted.
+    /// Removes what others have by now: files of topics that the controller does not have, and of replicas that went elsewhere while this broker was
+    /// away. A topic's id is never used twice, and what a broker is to hold is committed before its first file is made, so what is found here has gone.
     async fn remove_deleted(&self) {
-        if self.is_superseded() {
+        if self.expulsion().is_some() {
             return;
         }
         let mut known: BTreeSet<TopicId> =
             self.controller.read(|controller| controller.topics().map(|topic| topic.id).collect());
+        let mut held: BTreeSet<PartitionId> = self.wanted().into_keys().collect();
         // A topic may have been deleted since the last look: its turn comes when its replicas are closed.
-        known.extend(self.replicas.all().into_iter().map(|(id, _)| id.topic));
+        held.extend(self.replicas.all().into_iter().map(|(id, _)| id));
+        known.extend(held.iter().map(|id| id.topic));
         let (disk, journal) = (Arc::clone(&self.env.disk), Arc::clone(&self.journal));
         let removed = on_disk(&self.env.disk, Lane::Background, move || -> std::io::Result<usize> {
             let mut count = 0;
             for entry in disk.list(TOPICS)? {
                 let Some(topic) = TopicId::parse(&entry.name) else { continue };
-                if known.contains(&topic) || topic == TopicId::CONTROLLER {
+                if topic == TopicId::CONTROLLER {
+                    continue;
+                }
+                if known.contains(&topic) {
+                    remove_strays(disk.as_ref(), &journal, topic, &held)?;
                     continue;
                 }
                 for id in journal.groups().into_iter().filter(|id| id.topic == topic) {
@@ -165,4 +195,23 @@ impl Inner {
             Ok(Err(error)) => tracing::error!(%error, "could not remove the files of deleted topics"),
         }
     }
+}
+
+/// Removes the files of a topic's partitions that are not held here.
+fn remove_strays(
+    disk: &dyn Disk,
+    journal: &Arc<Journal>,
+    topic: TopicId,
+    held: &BTreeSet<PartitionId>,
+) -> std::io::Result<()> {
+    for entry in disk.list(&format!("{TOPICS}/{topic}"))? {
+        let Ok(partition) = entry.name.parse::<i32>() else { continue };
+        let id = PartitionId { topic, partition: PartitionIndex(partition) };
+        if partition >= 0 && !held.contains(&id) {
+            tracing::info!(partition = %id, "removing a replica that went to others while this broker was away");
+            journal.remove_group(id, Box::new(drop));
+            disk.remove_dir_all(&crate::log::directory(id))?;
+        }
+    }
+    Ok(())
 }

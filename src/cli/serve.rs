@@ -140,10 +140,19 @@ async fn serve(mut config: Config) -> Exit {
         }
     };
     announce(&broker, started);
-    stop.await;
-    tracing::info!("stopping");
+    let exit = tokio::select! {
+        biased;
+        () = &mut stop => {
+            tracing::info!("stopping");
+            Exit::Done
+        }
+        why = broker.expelled() => {
+            tracing::error!(why, "the broker stops");
+            Exit::Failed
+        }
+    };
     match broker.stop().await {
-        Ok(()) => Exit::Done,
+        Ok(()) => exit,
         Err(error) => {
             tracing::error!(%error, "the stop was not clean; the next start reads back what it must");
             Exit::Failed

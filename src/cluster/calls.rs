@@ -9,14 +9,15 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::desk::{introduction, put_introduction};
-use super::{Changed, Hello, Introduction, Joined, Peer, Quorum, QuorumMember};
-use crate::ids::{BrokerId, Incarnation, RaftIndex, Term};
+use super::{Changed, Elected, Hello, Introduction, Joined, Peer, Quorum, QuorumMember};
+use crate::ids::{BrokerId, Incarnation, PartitionId, RaftIndex, Term};
 use crate::machine::controller::Endpoints;
 use crate::net::Network;
 use crate::protocol::batch::crc32c;
 use crate::raft::transport::link::Link;
 use crate::raft::transport::proto::membership_client::MembershipClient;
-use crate::raft::transport::proto::{self, barrier_reply, change_reply, join_reply, quorum_reply};
+use crate::raft::transport::proto::{self, barrier_reply, change_reply, elect_reply, join_reply, quorum_reply};
+use crate::raft::transport::wire;
 
 /// How long a hello may take, with its connection.
 const HELLO_PATIENCE: Duration = Duration::from_secs(1);
@@ -24,6 +25,8 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(1);
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the controller's leader may take to commit a change.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a leader may take until others lead what it was asked to give away.
+const ELECT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take to say how far it is.
 const BARRIER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -74,7 +77,7 @@ pub async fn hello(network: &Arc<dyn Network>, address: &str, me: &Introduction)
     let request = link.request(proto::HelloRequest { me: Some(put_introduction(me)) });
     let reply = within(HELLO_PATIENCE, client(&link).hello(request)).await?;
     let me = introduction(reply.me).map_err(CallFailed)?;
-    Ok(Hello { me, peers: peers(reply.peers), superseded: reply.superseded })
+    Ok(Hello { me, peers: peers(reply.peers), superseded: reply.superseded, removed: reply.removed })
 }
 
 /// Asks the cluster of whoever listens at `address` to take this broker in.
@@ -157,4 +160,25 @@ pub async fn quorum(link: &Link) -> Result<Option<Quorum>, CallFailed> {
         high_watermark: RaftIndex(quorum.high_watermark),
         members: quorum.members.into_iter().map(member).collect(),
     }))
+}
+
+/// Asks a broker to have the preferred replicas lead partitions that it leads; what became of each, in their order.
+///
+/// # Errors
+/// As [`hello`].
+pub async fn elect(link: &Link, partitions: &[PartitionId]) -> Result<Vec<Elected>, CallFailed> {
+    let groups = partitions.iter().map(|id| wire::put_group(*id)).collect();
+    let reply = within(ELECT_PATIENCE, client(link).elect(link.request(proto::ElectRequest { groups }))).await?;
+    if reply.outcomes.len() != partitions.len() {
+        let (asked, told) = (partitions.len(), reply.outcomes.len());
+        return Err(CallFailed(format!("an answer about {told} partitions, of {asked}")));
+    }
+    let elected = |outcome: elect_reply::Outcome| match outcome {
+        elect_reply::Outcome::Done => Ok(Elected::Done),
+        elect_reply::Outcome::NotNeeded => Ok(Elected::NotNeeded),
+        elect_reply::Outcome::Unavailable => Ok(Elected::Unavailable),
+        elect_reply::Outcome::NotLeader => Ok(Elected::NotLeader),
+        elect_reply::Outcome::Unspecified => Err(empty()),
+    };
+    reply.outcomes().map(elected).collect()
 }

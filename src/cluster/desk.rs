@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Changed, Desk, Hello, Introduction, Joined, PROTOCOL, Quorum, QuorumMember};
+use super::{Changed, Desk, Elected, Hello, Introduction, Joined, PROTOCOL, Quorum, QuorumMember};
 use crate::ids::{BrokerId, RaftIndex};
 use crate::machine::controller::{DirectoryId, Endpoints};
 use crate::protocol::batch::crc32c;
 use crate::raft::transport::proto::membership_server::Membership;
-use crate::raft::transport::proto::{self, barrier_reply, change_reply, join_reply, quorum_reply};
+use crate::raft::transport::proto::{self, barrier_reply, change_reply, elect_reply, join_reply, quorum_reply};
 use crate::raft::transport::service::check_cluster;
+use crate::raft::transport::wire;
 
 /// More seeds than this nobody lists.
 const SEEDS_MAX: usize = 1_000;
@@ -82,9 +83,9 @@ fn put_peers(peers: Vec<super::Peer>) -> Vec<proto::Peer> {
 impl Membership for Counter {
     async fn hello(&self, request: Request<proto::HelloRequest>) -> Result<Response<proto::HelloReply>, Status> {
         let from = introduction(request.into_inner().me).map_err(Status::invalid_argument)?;
-        let Hello { me, peers, superseded } = self.desk.hello(from);
+        let Hello { me, peers, superseded, removed } = self.desk.hello(from);
         let me = Some(put_introduction(&me));
-        Ok(Response::new(proto::HelloReply { me, peers: put_peers(peers), superseded }))
+        Ok(Response::new(proto::HelloReply { me, peers: put_peers(peers), superseded, removed }))
     }
 
     async fn join(&self, request: Request<proto::JoinRequest>) -> Result<Response<proto::JoinReply>, Status> {
@@ -132,6 +133,19 @@ impl Membership for Counter {
             None => barrier_reply::Outcome::NotLeader(true),
         };
         Ok(Response::new(proto::BarrierReply { outcome: Some(outcome) }))
+    }
+
+    async fn elect(&self, request: Request<proto::ElectRequest>) -> Result<Response<proto::ElectReply>, Status> {
+        self.check(&request)?;
+        let partitions = request.into_inner().groups.iter().map(wire::group).collect::<Result<Vec<_>, _>>()?;
+        let told = |elected: Elected| match elected {
+            Elected::Done => elect_reply::Outcome::Done,
+            Elected::NotNeeded => elect_reply::Outcome::NotNeeded,
+            Elected::Unavailable => elect_reply::Outcome::Unavailable,
+            Elected::NotLeader => elect_reply::Outcome::NotLeader,
+        };
+        let outcomes = self.desk.elect(partitions).await.into_iter().map(|elected| told(elected).into()).collect();
+        Ok(Response::new(proto::ElectReply { outcomes }))
     }
 
     async fn quorum(&self, request: Request<proto::QuorumRequest>) -> Result<Response<proto::QuorumReply>, Status> {

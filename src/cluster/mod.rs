@@ -14,7 +14,7 @@ pub mod port;
 
 use std::time::Duration;
 
-use crate::ids::{BrokerId, Incarnation, RaftIndex, Term};
+use crate::ids::{BrokerId, Incarnation, PartitionId, RaftIndex, Term};
 use crate::machine::controller::{DirectoryId, Endpoints};
 use crate::net::BoxFuture;
 
@@ -50,6 +50,8 @@ pub struct Hello {
     pub peers: Vec<Peer>,
     /// Whether the cluster knows the one who asks by another data directory.
     pub superseded: bool,
+    /// Whether the one who asks was removed from the cluster.
+    pub removed: bool,
 }
 
 /// What becomes of a broker that wants to come in, or back.
@@ -111,6 +113,19 @@ pub struct QuorumMember {
     pub silence: Option<Duration>,
 }
 
+/// What becomes of a partition whose preferred replica is to lead it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elected {
+    /// It leads now.
+    Done,
+    /// It led already.
+    NotNeeded,
+    /// It is not there, or does not have all that the leader has.
+    Unavailable,
+    /// The broker that was asked does not lead the partition.
+    NotLeader,
+}
+
 /// Answers other brokers.
 pub trait Desk: Send + Sync + 'static {
     /// A broker introduces itself.
@@ -123,4 +138,7 @@ pub trait Desk: Send + Sync + 'static {
     fn barrier(&self) -> BoxFuture<'_, Option<RaftIndex>>;
     /// How the controller's group stands, if this broker leads it.
     fn quorum(&self) -> Option<Quorum>;
+
+    /// The preferred replicas are to lead those partitions; what becomes of each, in their order.
+    fn elect(&self, partitions: Vec<PartitionId>) -> BoxFuture<'_, Vec<Elected>>;
 }

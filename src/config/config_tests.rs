@@ -47,6 +47,8 @@ fn every_key_can_be_set() {
         listen = "0.0.0.0:9193"
         advertise = "broker.example.com:0"
         seeds = ["seed.example.com:9192", "[::1]:9193"]
+        balance = false
+        move_bytes_per_second = 1_000_000
         [topics]
         auto_create = false
         partitions = 0x10
@@ -83,6 +85,7 @@ fn every_key_can_be_set() {
     assert_eq!(config.kafka.advertised(9093), HostPort::new("broker.example.com", 9093));
     assert_eq!(config.cluster.advertised(9193), HostPort::new("broker.example.com", 9193));
     assert_eq!(config.cluster.seeds, [HostPort::new("seed.example.com", 9192), HostPort::new("::1", 9193)]);
+    assert_eq!((config.cluster.balance, config.cluster.move_bytes_per_second), (false, 1_000_000));
     assert_eq!(config.topics.partitions, 16);
     assert_eq!((config.topics.retention_ms, config.topics.retention_bytes), (None, Some(1_000_000)));
     let consumers = (config.groups.consumer_session_timeout_ms, config.groups.consumer_heartbeat_interval_ms);

@@ -95,6 +95,10 @@ pub struct Cluster {
     pub advertise: Option<HostPort>,
     /// Cluster addresses of brokers to begin with, this one's among them or not. Empty: a single broker.
     pub seeds: Vec<HostPort>,
+    /// Whether replicas are moved to brokers that hold less than others, a new one for instance.
+    pub balance: bool,
+    /// How many bytes a second this broker sends to new replicas, over all of them; 0: as many as it can.
+    pub move_bytes_per_second: u64,
 }
 
 impl Cluster {
@@ -211,7 +215,14 @@ impl Default for Kafka {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { name: "ottla".into(), listen: HostPort::new("127.0.0.1", 9192), advertise: None, seeds: Vec::new() }
+        Self {
+            name: "ottla".into(),
+            listen: HostPort::new("127.0.0.1", 9192),
+            advertise: None,
+            seeds: Vec::new(),
+            balance: true,
+            move_bytes_per_second: 50 << 20,
+        }
     }
 }
 
@@ -305,6 +316,8 @@ const KEYS: &[Key] = &[
     key("cluster", "listen", |c, v| v.address().map(|address| c.cluster.listen = address)),
     key("cluster", "advertise", |c, v| v.address_or_empty().map(|address| c.cluster.advertise = address)),
     key("cluster", "seeds", |c, v| v.addresses().map(|seeds| c.cluster.seeds = seeds)),
+    key("cluster", "balance", |c, v| v.boolean().map(|yes| c.cluster.balance = yes)),
+    key("cluster", "move_bytes_per_second", |c, v| v.number(0, 1 << 50).map(|n| c.cluster.move_bytes_per_second = n)),
     key("topics", "auto_create", |c, v| v.boolean().map(|yes| c.topics.auto_create = yes)),
     key("topics", "partitions", |c, v| v.number(1, 10_000).map(|n| c.topics.partitions = n)),
     key("topics", "replication_factor", |c, v| {

@@ -45,6 +45,12 @@ impl Log {
     /// # Errors
     /// [`LogError::NoSuchEntries`] if the range is not all in the log; [`LogError::Damaged`] if the first cannot be read.
     pub fn stored(&self, range: Range<RaftIndex>, max_bytes: u64) -> Result<Vec<StoredEntry>, LogError> {
+        if !range.is_empty() {
+            self.check_range(&range)?;
+            if let Some(found) = self.shared_mut().recent.stored(&range, max_bytes) {
+                return Ok(found);
+            }
+        }
         let mut entries = Vec::new();
         let mut left = max_bytes;
         self.walk(range, true, |_, met| {

@@ -19,7 +19,7 @@ use crate::protocol::batch::{BatchHeader, HEADER_BYTES, MAGIC, crc_matches, crc3
 pub const RAFT_MAGIC: i8 = 0x7f;
 
 /// Bytes of a batch's header that are stamped or lie between what is: base offset, length, leader epoch.
-const STAMP_BYTES: usize = 16;
+pub(super) const STAMP_BYTES: usize = 16;
 /// The first byte that the CRC covers.
 const CRC_FROM: usize = 21;
 
@@ -216,6 +216,11 @@ impl Stamped {
 
     pub(super) fn size(&self) -> u64 {
         size_of(&self.header)
+    }
+
+    /// A batch without its stamped beginning.
+    pub(super) fn batch(&self) -> Option<Bytes> {
+        self.raft_body.is_none().then(|| self.rest.clone())
     }
 
     pub(super) fn slices(&self) -> [IoSlice<'_>; 2] {

@@ -127,14 +127,22 @@ apis! {
     CreatePartitions = 37: 0..=3, advertised Some(0..=3), flexible 2, max LIST_REQUEST_MAX_BYTES;
     /// Forgets groups without members.
     DeleteGroups = 42: 0..=2, advertised Some(0..=2), flexible 2, max LIST_REQUEST_MAX_BYTES;
+    /// Has partitions led by the replicas that are to lead them (KIP-460).
+    ElectLeaders = 43: 0..=2, advertised Some(0..=2), flexible 2, max LIST_REQUEST_MAX_BYTES;
     /// Changes single configuration entries (KIP-339).
     IncrementalAlterConfigs = 44: 0..=1, advertised Some(0..=1), flexible 1, max LIST_REQUEST_MAX_BYTES;
+    /// Moves replicas of partitions to other brokers (KIP-455).
+    AlterPartitionReassignments = 45: 0..=1, advertised Some(0..=1), flexible 0, max LIST_REQUEST_MAX_BYTES;
+    /// The moves of replicas that are under way (KIP-455).
+    ListPartitionReassignments = 46: 0..=0, advertised Some(0..=0), flexible 0, max LIST_REQUEST_MAX_BYTES;
     /// Forgets how far a group has come in topics that it does not read (KIP-496).
     OffsetDelete = 47: 0..=0, advertised Some(0..=0), flexible 32767, max LIST_REQUEST_MAX_BYTES;
     /// How the replicas of the cluster's metadata stand (KIP-595).
     DescribeQuorum = 55: 0..=2, advertised Some(0..=2), flexible 0, max LIST_REQUEST_MAX_BYTES;
     /// The cluster's id, brokers and controller (KIP-700).
     DescribeCluster = 60: 0..=2, advertised Some(0..=2), flexible 0, max SMALL_REQUEST_MAX_BYTES;
+    /// Takes a broker out of the cluster (KIP-500).
+    UnregisterBroker = 64: 0..=0, advertised Some(0..=0), flexible 0, max SMALL_REQUEST_MAX_BYTES;
     /// A member of a consumer group is alive, and learns which partitions are its own (KIP-848).
     ConsumerGroupHeartbeat = 68: 0..=1, advertised Some(0..=1), flexible 0, max LIST_REQUEST_MAX_BYTES;
     /// Consumer groups and their members (KIP-848).

@@ -136,7 +136,8 @@ async fn a_replica_that_comes_later_is_sent_the_state_and_what_is_behind_it() {
     assert_eq!(start, Offset(300));
     assert!(cluster.group(4).log().state().purged.is_some(), "it begins behind the state it was sent");
     let voters = BTreeSet::from([replica(2), replica(3), replica(4)]);
-    cluster.group(1).change_voters(voters).await.unwrap();
+    let at = cluster.group(1).members().at;
+    cluster.group(1).change_voters(voters, at).await.unwrap();
     cluster.kill(1).await;
     let term = cluster.elect(4).await;
     produce(&cluster, 4, term, 400..420).await;
@@ -153,6 +154,10 @@ async fn a_replica_that_comes_later_is_sent_the_state_and_what_is_behind_it() {
 struct Anything;
 
 impl Votes for Anything {
+    fn votes(&self, _: PartitionId, _: ReplicaId) -> bool {
+        true
+    }
+
     fn may_stand(&self, _: PartitionId, _: Term, _: Asked) -> bool {
         true
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::impls::leader_id_std;
+use openraft::raft::Precondition;
 use openraft::vote::RaftLeaderId;
 use openraft::{Config, Instant, ReadPolicy, SnapshotPolicy};
 
@@ -18,7 +19,7 @@ use super::member::GroupMember;
 use super::node::Node;
 use super::transport::Member;
 use super::transport::client::GroupNetwork;
-use super::types::{Applied, Callback, Command, Runtime, TypeConfig, decode_vote, log_id};
+use super::types::{Applied, Callback, Command, Runtime, TypeConfig, decode_vote, log_id, raft_log_id};
 use crate::ids::{LogId, PartitionId, RaftIndex, ReplicaId, Term};
 use crate::log::journal::Journal;
 use crate::log::{Descriptor, Log};
@@ -128,6 +129,10 @@ pub struct Members {
     pub held: BTreeMap<ReplicaId, Option<RaftIndex>>,
     /// The last entry of this replica's own log.
     pub last: Option<RaftIndex>,
+    /// The entry that says so.
+    pub at: Option<LogId>,
+    /// Whether that entry is committed: else the one before it may come into force again.
+    pub is_committed: bool,
 }
 
 impl Members {
@@ -321,22 +326,27 @@ impl<M: Machine> Group<M> {
         removed.map(drop).map_err(|error| changed(&error))
     }
 
-    /// Makes these replicas the voters. Those that were and are not any more learn from now on.
+    /// Makes these replicas the voters, if the group's members are still as they were at the entry `at` (of [`Members`]): whoever decides on old knowledge
+    /// changes nothing. Those that were voters and are not any more learn from now on.
     ///
     /// # Errors
-    /// If this replica does not lead, or another change is under way.
-    pub async fn change_voters(&self, voters: BTreeSet<ReplicaId>) -> Result<(), ProposeError> {
+    /// If this replica does not lead, the members are others by now, or another change is under way.
+    pub async fn change_voters(&self, voters: BTreeSet<ReplicaId>, at: Option<LogId>) -> Result<(), ProposeError> {
         self.renew().await;
-        let changed_to = Runtime::scope(self.seed, self.raft.change_membership(voters, true)).await;
+        let unchanged = Precondition::LastMembershipLogId { last_membership_log_id: at.map(raft_log_id) };
+        let change = self.raft.change_membership_if(voters, true, [unchanged]);
+        let changed_to = Runtime::scope(self.seed, change).await;
         changed_to.map(drop).map_err(|error| changed(&error))
     }
 
     /// Who belongs to the group, and how far they are. Only the leader knows how far.
     #[must_use]
     pub fn members(&self) -> Members {
+        let server = self.raft.server_metrics();
+        let server = server.borrow_watched();
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
+        let membership = server.membership_config.membership();
         let held = metrics.replication.iter().flatten().map(|(replica, last)| {
             let index = last.as_ref().map(|last| RaftIndex(last.index()));
             (*replica, index)
@@ -346,6 +356,8 @@ impl<M: Machine> Group<M> {
             learners: membership.learner_ids().collect(),
             held: held.collect(),
             last: metrics.last_log_index.map(RaftIndex),
+            at: server.membership_config.log_id().as_ref().map(log_id),
+            is_committed: server.committed_membership_config == server.membership_config,
         }
     }
 

@@ -58,7 +58,7 @@ impl LogStore {
     /// this one included. That is also why no sync is awaited here.
     ///
     /// An earlier incarnation has no say any more, since the controller has replaced it, and there was no other voter: nobody else can
-    /// hold another entry at the new one's place.
+    /// hold another entry at the new one's place. A log whose voters are on other brokers is left as it is.
     ///
     /// # Errors
     /// Of the log; or if it names voters that `me` does not follow on.
@@ -77,7 +77,9 @@ impl LogStore {
         let Some(membership) = self.newest_membership(last, descriptor)? else { return Ok(()) };
         let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
         let is_replaced = |old: &ReplicaId| old.broker == me.broker && old.incarnation < me.incarnation;
-        if voters.contains(&me) || founders.len() > 1 {
+        // Others have taken over, who tell it what has become of the group since.
+        let is_others = voters.iter().all(|voter| voter.broker != me.broker);
+        if voters.contains(&me) || founders.len() > 1 || is_others {
             Ok(())
         } else if voters.len() == 1 && voters.iter().all(is_replaced) {
             self.write_membership(founders, LogId { term: last.term, index: last.index.next() })

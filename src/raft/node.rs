@@ -51,6 +51,8 @@ pub struct Node {
     /// Groups whose replica here has applied the first entry of a term, with that term: it may lead in it.
     began: Mutex<BTreeMap<PartitionId, Term>>,
     groups: Groups,
+    /// The voters of groups that have a replica here, both sets while they change.
+    voters: Mutex<BTreeMap<PartitionId, BTreeSet<ReplicaId>>>,
     peers: Arc<Peers>,
     lag: Mutex<Lag>,
     suspicions: AtomicU64,
@@ -72,6 +74,7 @@ impl Node {
         let liveness = Mutex::new(Liveness::new(me, random.random(), Duration::ZERO));
         let (groups, began, lag, random) = (Groups::default(), Mutex::default(), Mutex::default(), Mutex::new(random));
         let (serving, hook, news) = (Mutex::default(), OnceLock::new(), Notify::new());
+        let voters = Mutex::default();
         let node = Arc::new(Self {
             me,
             born: Instant::now(),
@@ -81,6 +84,7 @@ impl Node {
             news,
             began,
             groups,
+            voters,
             peers,
             lag,
             suspicions: AtomicU64::new(0),
@@ -178,9 +182,16 @@ impl Node {
         self.liveness().was_led(group)
     }
 
-    /// The group is no more.
-    pub fn forget(&self, group: PartitionId) {
-        self.liveness().forget(group);
+    /// These groups are no more, or begin anew without what they had.
+    pub fn forget(&self, groups: impl IntoIterator<Item = PartitionId>) {
+        let mut liveness = self.liveness();
+        groups.into_iter().for_each(|group| liveness.forget(group));
+    }
+
+    /// Groups that somebody was ever heard to lead.
+    #[must_use]
+    pub fn ever_led(&self) -> Vec<PartitionId> {
+        self.liveness().ever_led().collect()
     }
 
     /// Whether a broker is heard.
@@ -234,6 +245,7 @@ impl Node {
     pub fn open(&self, group: PartitionId, member: Arc<dyn Member>, voters: &[BTreeSet<ReplicaId>]) {
         let mut began = self.began();
         began.remove(&group);
+        self.note_voters(group, voters);
         // Before anybody can ask it for a vote.
         self.liveness().open(group, brokers(voters), member.voted());
         self.groups.insert(group, member);
@@ -242,6 +254,7 @@ impl Node {
     /// It is not any more.
     pub fn close(&self, group: PartitionId) {
         self.groups.remove(group);
+        self.voters.lock().expect("no panic under the lock of voters").remove(&group);
         let mut began = self.began();
         began.remove(&group);
         self.liveness().close(group);
@@ -251,7 +264,13 @@ impl Node {
 
     /// The group's voters are others now.
     pub fn set_voters(&self, group: PartitionId, voters: &[BTreeSet<ReplicaId>]) {
+        self.note_voters(group, voters);
         self.liveness().set_voters(group, brokers(voters));
+    }
+
+    fn note_voters(&self, group: PartitionId, voters: &[BTreeSet<ReplicaId>]) {
+        let all = voters.iter().flatten().copied().collect();
+        self.voters.lock().expect("no panic under the lock of voters").insert(group, all);
     }
 
     /// The replica here has applied the first entry of a term. If it leads in it, it claims the group from now on.
@@ -505,6 +524,11 @@ impl Votes for Node {
             liveness.vote(group, candidate.broker, term);
         }
         Ok(())
+    }
+
+    fn votes(&self, group: PartitionId, replica: ReplicaId) -> bool {
+        let voters = self.voters.lock().expect("no panic under the lock of voters");
+        voters.get(&group).is_none_or(|voters| voters.contains(&replica))
     }
 
     fn did_not_vote(&self, group: PartitionId, candidate: ReplicaId, term: Term) {

@@ -321,6 +321,20 @@ impl ControllerHandle {
         }
     }
 
+    /// The same, tried again for as long as a change would be: the controller may be between two leaders.
+    pub async fn catch_up_soon(&self) -> bool {
+        let deadline = Instant::now() + LEADER_PATIENCE;
+        loop {
+            if self.catch_up().await {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
     /// Proposes and waits, in a task of its own: whoever asked may go away, the next decision waits all the same.
     async fn commit(&self, order: OwnedMutexGuard<()>, term: Term, entry: Bytes) -> Changed {
         let group = Arc::clone(&self.group);

@@ -53,8 +53,20 @@ pub struct Leader {
     in_flight_bytes: u64,
     poisoned: bool,
     /// The first batch of each producer that was sent back to be tried again, by epoch and sequence: those behind it must not be taken before it.
-    sent_back: BTreeMap<ProducerId, (i16, i32)>,
+    sent_back: BTreeMap<ProducerId, SentBack>,
 }
+
+/// A batch that was sent back.
+#[derive(Clone, Copy, Debug)]
+struct SentBack {
+    epoch: i16,
+    sequence: i32,
+    /// How many batches behind it may still have to wait for it.
+    waits: u8,
+}
+
+/// So many batches of a producer wait for one that was sent back. If that does not come by then its producer has given it up.
+const WAITS_MAX: u8 = 100;
 
 /// Producers of whom it is remembered that a batch was sent back.
 const SENT_BACK_MAX: usize = 10_000;
@@ -81,9 +93,10 @@ impl Leader {
             return;
         }
         let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
-        let noted = self.sent_back.entry(ProducerId(header.producer_id)).or_insert((epoch, sequence));
-        if epoch > noted.0 || (epoch == noted.0 && is_before(sequence, noted.1)) {
-            *noted = (epoch, sequence);
+        let new = SentBack { epoch, sequence, waits: WAITS_MAX };
+        let noted = self.sent_back.entry(ProducerId(header.producer_id)).or_insert(new);
+        if epoch > noted.epoch || (epoch == noted.epoch && is_before(sequence, noted.sequence)) {
+            *noted = new;
         }
         if self.sent_back.len() > SENT_BACK_MAX {
             self.sent_back.pop_first();
@@ -95,16 +108,21 @@ impl Leader {
     /// nobody waits for a batch that its producer has given up.
     pub fn comes_too_soon(&mut self, committed: &PartitionMachine, header: &BatchHeader) -> bool {
         let producer = ProducerId(header.producer_id);
-        let Some((epoch, missing)) = self.sent_back.get(&producer).copied() else { return false };
+        let Some(noted) = self.sent_back.get_mut(&producer) else { return false };
+        let (epoch, missing) = (noted.epoch, noted.sequence);
         let expected = committed.producers().expected(&self.overlay, producer);
         let is_over = header.producer_epoch > epoch
             || (header.producer_epoch == epoch && header.base_sequence == missing)
             || expected.is_some_and(|(known, next)| known.0 > epoch || (known.0 == epoch && is_before(missing, next)));
-        if is_over {
-            self.sent_back.remove(&producer);
-        }
         let is_behind = header.producer_epoch == epoch && is_before(missing, header.base_sequence);
-        !is_over && is_behind && expected.is_none_or(|(known, next)| missing == if known.0 == epoch { next } else { 0 })
+        let waits =
+            is_behind && expected.is_none_or(|(known, next)| missing == if known.0 == epoch { next } else { 0 });
+        if is_over || (waits && noted.waits == 0) {
+            self.sent_back.remove(&producer);
+            return false;
+        }
+        noted.waits -= u8::from(waits);
+        waits
     }
 
     /// Whether nothing is known of a batch's producer, which begins in the middle: it may have sent what comes before to this broker before that could take

@@ -156,3 +156,11 @@ fn nobody_waits_for_a_batch_that_its_producer_has_sent_elsewhere_since() {
     assert!(!leader.comes_too_soon(&machine, &header(6)));
     assert!(matches!(leader.decide(&machine, &header(6)), Decision::Propose(_)));
 }
+
+#[test]
+fn a_batch_that_does_not_come_again_is_not_waited_for_for_ever() {
+    let (machine, mut leader) = (PartitionMachine::default(), Leader::new(TERM, START));
+    leader.send_back(&header(0));
+    assert!((0..WAITS_MAX).all(|_| leader.comes_too_soon(&machine, &header(2))));
+    assert!(!leader.comes_too_soon(&machine, &header(2)));
+}

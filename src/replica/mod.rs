@@ -6,6 +6,7 @@
 
 pub mod controller;
 pub mod coordinator;
+pub mod election;
 pub mod leader;
 pub mod quorum;
 pub mod set;

@@ -84,11 +84,7 @@ impl Context {
     /// How many replicas of a partition are in sync: those that vote in its group, on brokers that are heard.
     #[must_use]
     pub fn in_sync(&self, id: PartitionId) -> usize {
-        let brokers: Vec<BrokerId> = self.controller.read(|controller| {
-            let adding = controller.moving(id).map(|moving| moving.adding.as_slice()).unwrap_or_default();
-            let replicas = controller.replicas(id).unwrap_or_default().iter();
-            replicas.filter(|replica| !adding.contains(replica)).map(|replica| replica.broker).collect()
-        });
+        let brokers = self.controller.read(|controller| controller.holders(id));
         brokers.into_iter().filter(|broker| self.is_alive(*broker)).count()
     }
 

@@ -113,6 +113,12 @@ pub async fn dispatch(
         ApiKey::DeleteGroups => answer(&call, body, handlers::delete_groups::handle).await,
         ApiKey::OffsetDelete => answer(&call, body, handlers::offset_delete::handle).await,
         ApiKey::IncrementalAlterConfigs => answer(&call, body, handlers::incremental_alter_configs::handle).await,
+        ApiKey::ElectLeaders => answer(&call, body, handlers::elect_leaders::handle).await,
+        ApiKey::AlterPartitionReassignments => {
+            answer(&call, body, handlers::alter_partition_reassignments::handle).await
+        }
+        ApiKey::ListPartitionReassignments => answer(&call, body, handlers::list_partition_reassignments::handle).await,
+        ApiKey::UnregisterBroker => answer(&call, body, handlers::unregister_broker::handle).await,
         ApiKey::DescribeCluster => answer(&call, body, handlers::describe_cluster::handle).await,
         ApiKey::DescribeQuorum => answer(&call, body, handlers::describe_quorum::handle).await,
         ApiKey::ConsumerGroupHeartbeat => {

@@ -100,6 +100,7 @@ pub fn controller(kind: Kind) -> ErrorCode {
         Kind::InvalidPartitions => ErrorCode::INVALID_PARTITIONS,
         Kind::InvalidReplicationFactor => ErrorCode::INVALID_REPLICATION_FACTOR,
         Kind::InvalidReplicaAssignment => ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+        Kind::NoReassignment => ErrorCode::NO_REASSIGNMENT_IN_PROGRESS,
         Kind::InvalidConfig => ErrorCode::INVALID_CONFIG,
         Kind::InvalidRequest => ErrorCode::INVALID_REQUEST,
         Kind::Limit => ErrorCode::POLICY_VIOLATION,

@@ -98,6 +98,10 @@ fn every_version_of_every_api_is_answered() {
     every(&mut client, |_| DescribeClusterRequest::default());
     every(&mut client, |_| DescribeQuorumRequest::default());
     every(&mut client, |_| DescribeTopicPartitionsRequest::default());
+    every(&mut client, |_| ElectLeadersRequest::default());
+    every(&mut client, |_| AlterPartitionReassignmentsRequest::default());
+    every(&mut client, |_| ListPartitionReassignmentsRequest::default());
+    every(&mut client, |_| UnregisterBrokerRequest { broker_id: 9 });
     every(&mut client, |_| DescribeLogDirsRequest::default());
     every(&mut client, |version| CreateTopicsRequest {
         topics: vec![topic("all", 1), topic(&format!("all-{version}"), 1)],

@@ -59,6 +59,14 @@ pub fn both_messages(visit: &mut impl Visit, api: ApiKey, version: i16) {
         ApiKey::ConsumerGroupDescribe => {
             both::<ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse>(visit, version);
         }
+        ApiKey::ElectLeaders => both::<ElectLeadersRequest, ElectLeadersResponse>(visit, version),
+        ApiKey::AlterPartitionReassignments => {
+            both::<AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse>(visit, version);
+        }
+        ApiKey::ListPartitionReassignments => {
+            both::<ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse>(visit, version);
+        }
+        ApiKey::UnregisterBroker => both::<UnregisterBrokerRequest, UnregisterBrokerResponse>(visit, version),
         ApiKey::DescribeTopicPartitions => {
             both::<DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse>(visit, version);
         }

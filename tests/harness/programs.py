@@ -36,6 +36,9 @@ class Tool:
     CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
     CONSUMER_PERFORMANCE = "org.apache.kafka.tools.ConsumerPerformance"
     PRODUCER_PERFORMANCE = "org.apache.kafka.tools.ProducerPerformance"
+    REASSIGN = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
+    ELECTION = "org.apache.kafka.tools.LeaderElectionCommand"
+    CLUSTER = "org.apache.kafka.tools.ClusterTool"
 
 
 def locked(name: str) -> TextIO:

@@ -18,6 +18,25 @@ pub(super) struct Partition {
     pub(super) offline: Vec<i32>,
 }
 
+/// Replicas of a partition on their way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Move {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    /// The brokers that get one.
+    pub(super) adding: Vec<i32>,
+    /// The brokers that lose theirs.
+    pub(super) removing: Vec<i32>,
+}
+
+/// What is on the move in a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moves {
+    pub(super) under_way: Vec<Move>,
+    /// The brokers that give everything away.
+    pub(super) drained: Vec<i32>,
+}
+
 /// A broker of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Broker {
@@ -25,6 +44,7 @@ struct Broker {
     address: Option<String>,
     rack: Option<String>,
     is_there: bool,
+    is_drained: bool,
     leaders: usize,
     replicas: usize,
 }
@@ -42,18 +62,20 @@ pub(super) struct Health {
     pub(super) leaderless: Vec<Partition>,
     /// Somebody leads them, and a replica is away or behind.
     pub(super) under_replicated: Vec<Partition>,
+    pub(super) moving: Vec<Move>,
 }
 
 impl Health {
     /// Looks at what a broker said.
-    pub(super) fn of(cluster: &DescribeClusterResponse, mut all: Vec<Partition>) -> Self {
+    pub(super) fn of(cluster: &DescribeClusterResponse, mut all: Vec<Partition>, moves: Moves) -> Self {
         let mut brokers: BTreeMap<i32, Broker> = BTreeMap::new();
         for broker in &cluster.brokers {
             let (host, port) = (&*broker.host, broker.port);
             let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
             let rack = broker.rack.as_deref().map(ToOwned::to_owned);
-            let is_there = !broker.is_fenced;
-            brokers.insert(broker.broker_id, Broker { address: Some(address), rack, is_there, ..Broker::default() });
+            let (is_there, is_drained) = (!broker.is_fenced, moves.drained.contains(&broker.broker_id));
+            let address = Some(address);
+            brokers.insert(broker.broker_id, Broker { address, rack, is_there, is_drained, ..Broker::default() });
         }
         for partition in &all {
             for replica in &partition.replicas {
@@ -69,7 +91,15 @@ impl Health {
         let (topics, partitions) = (topics.len(), all.len());
         let is_led = |partition: &Partition| brokers.get(&partition.leader).is_some_and(|leader| leader.is_there);
         let (led, leaderless): (Vec<_>, Vec<_>) = all.into_iter().partition(is_led);
-        let lacks = |it: &Partition| it.in_sync.len() < it.replicas.len() || !it.offline.is_empty();
+        // One that is on its way does not lack yet.
+        let is_added = |it: &Partition, broker: &i32| {
+            let of = |moved: &&Move| moved.topic == it.topic && moved.partition == it.partition;
+            moves.under_way.iter().find(of).is_some_and(|moved| moved.adding.contains(broker))
+        };
+        let lacks = |it: &Partition| {
+            let is_missing = |broker: &i32| !it.in_sync.contains(broker) || it.offline.contains(broker);
+            it.replicas.iter().any(|broker| is_missing(broker) && !is_added(it, broker))
+        };
         Self {
             cluster_id: cluster.cluster_id.to_string(),
             controller: (cluster.controller_id >= 0).then_some(cluster.controller_id),
@@ -78,7 +108,13 @@ impl Health {
             partitions,
             leaderless,
             under_replicated: led.into_iter().filter(lacks).collect(),
+            moving: moves.under_way,
         }
+    }
+
+    /// How many replicas a broker holds.
+    pub(super) fn replicas_on(&self, broker: i32) -> usize {
+        self.brokers.get(&broker).map_or(0, |broker| broker.replicas)
     }
 
     /// Whether nothing is wrong.
@@ -121,8 +157,13 @@ impl Health {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         let row = |(id, broker): (&i32, &Broker)| {
             let state = if broker.is_there { "up" } else { "not there" };
+            let state = match (broker.is_drained, broker.replicas) {
+                (false, _) => state.to_owned(),
+                (true, 0) => format!("{state}, drained"),
+                (true, _) => format!("{state}, draining"),
+            };
             let (leaders, replicas) = (broker.leaders.to_string(), broker.replicas.to_string());
-            [id.to_string(), or_none(&broker.address), or_none(&broker.rack), leaders, replicas, state.to_owned()]
+            [id.to_string(), or_none(&broker.address), or_none(&broker.rack), leaders, replicas, state]
         };
         self.brokers.iter().map(row).collect()
     }
@@ -131,7 +172,7 @@ impl Health {
     pub(super) fn json(&self, limit: usize) -> Value {
         let broker = |(id, broker): (&i32, &Broker)| {
             json!({"broker": id, "address": broker.address, "rack": broker.rack, "is_up": broker.is_there,
-                   "leaders": broker.leaders, "replicas": broker.replicas})
+                   "is_drained": broker.is_drained, "leaders": broker.leaders, "replicas": broker.replicas})
         };
         let list = |all: &[Partition]| all.iter().take(limit).map(Partition::json).collect::<Vec<_>>();
         json!({"cluster_id": self.cluster_id, "healthy": self.is_healthy(), "problems": self.problems(),
@@ -139,7 +180,24 @@ impl Health {
                "topics": self.topics, "partitions": self.partitions,
                "leaderless_partitions": self.leaderless.len(), "leaderless": list(&self.leaderless),
                "under_replicated_partitions": self.under_replicated.len(),
-               "under_replicated": list(&self.under_replicated)})
+               "under_replicated": list(&self.under_replicated),
+               "moving_partitions": self.moving.len(),
+               "moving": self.moving.iter().take(limit).map(Move::json).collect::<Vec<_>>()})
+    }
+}
+
+impl Move {
+    /// A row of a table of moves.
+    pub(super) fn row(&self) -> [String; 4] {
+        let list = |brokers: &[i32]| match brokers {
+            [] => "-".to_owned(),
+            _ => brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        };
+        [self.topic.clone(), self.partition.to_string(), list(&self.adding), list(&self.removing)]
+    }
+
+    fn json(&self) -> Value {
+        json!({"topic": self.topic, "partition": self.partition, "adding": self.adding, "removing": self.removing})
     }
 }
 
@@ -183,7 +241,7 @@ mod tests {
     #[test]
     fn a_cluster_that_lacks_nothing_is_healthy() {
         let all = vec![partition(1, 1, &[3, 2, 1]), partition(0, 2, &[1, 2, 3])];
-        let health = Health::of(&cluster(1, &[(1, false), (2, false), (3, false)]), all);
+        let health = Health::of(&cluster(1, &[(1, false), (2, false), (3, false)]), all, Moves::default());
         assert!(health.is_healthy(), "{health:?}");
         assert!(health.summary().ends_with("Health      healthy\n\n"));
         let rows = health.broker_rows();
@@ -192,14 +250,15 @@ mod tests {
         assert_eq!((&json["healthy"], &json["partitions"], &json["topics"]), (&json!(true), &json!(2), &json!(1)));
         assert_eq!(
             json["brokers"][2],
-            json!({"broker": 3, "address": "[::1]:9094", "rack": null, "is_up": true, "leaders": 0, "replicas": 2})
+            json!({"broker": 3, "address": "[::1]:9094", "rack": null, "is_up": true, "is_drained": false,
+                   "leaders": 0, "replicas": 2})
         );
     }
 
     #[test]
     fn a_broker_that_holds_replicas_and_is_not_listed_is_not_there() {
         let all = vec![partition(0, 1, &[1, 2]), partition(1, 3, &[1, 2]), partition(2, -1, &[1, 2])];
-        let health = Health::of(&cluster(2, &[(1, false), (2, false)]), all);
+        let health = Health::of(&cluster(2, &[(1, false), (2, false)]), all, Moves::default());
         assert_eq!(
             health.problems(),
             ["2 partitions without a leader", "1 partition under-replicated", "1 broker is not there"]
@@ -216,17 +275,34 @@ mod tests {
 
     #[test]
     fn a_cluster_without_a_controller_or_with_a_fenced_broker_is_not_healthy() {
-        let nobody = Health::of(&cluster(-1, &[(1, false)]), Vec::new());
+        let nobody = Health::of(&cluster(-1, &[(1, false)]), Vec::new(), Moves::default());
         assert_eq!(nobody.problems(), ["nobody decides for the cluster (no controller)"]);
         assert_eq!(nobody.json(1)["controller"], Value::Null);
-        let fenced = Health::of(&cluster(1, &[(1, false), (2, true)]), Vec::new());
+        let fenced = Health::of(&cluster(1, &[(1, false), (2, true)]), Vec::new(), Moves::default());
         assert_eq!(fenced.problems(), ["1 broker is not there"]);
     }
 
     #[test]
     fn a_replica_that_is_behind_counts_though_its_broker_is_there() {
         let behind = Partition { offline: Vec::new(), ..partition(0, 1, &[1, 3]) };
-        let health = Health::of(&cluster(1, &[(1, false), (2, false), (3, false)]), vec![behind]);
+        let health = Health::of(&cluster(1, &[(1, false), (2, false), (3, false)]), vec![behind], Moves::default());
         assert_eq!(health.problems(), ["1 partition under-replicated"]);
+    }
+
+    #[test]
+    fn replicas_on_the_move_are_shown_and_do_not_lack() {
+        let moving = Partition { replicas: vec![1, 2, 3, 4], offline: Vec::new(), ..partition(0, 1, &[1, 2, 3]) };
+        let under_way = vec![Move { topic: "t".to_owned(), partition: 0, adding: vec![4], removing: vec![3] }];
+        let brokers = cluster(1, &[(1, false), (2, false), (3, true), (4, false)]);
+        let moves = Moves { under_way, drained: vec![3, 4] };
+        let health = Health::of(&brokers, vec![moving], moves);
+        assert_eq!(health.problems(), ["1 broker is not there"]);
+        assert_eq!(health.broker_rows()[2][5], "not there, draining");
+        assert_eq!(health.moving[0].row(), ["t", "0", "4", "3"].map(ToOwned::to_owned));
+        let json = health.json(20);
+        assert_eq!(json["moving"], json!([{"topic": "t", "partition": 0, "adding": [4], "removing": [3]}]));
+        assert_eq!((&json["moving_partitions"], health.replicas_on(3)), (&json!(1), 1));
+        let empty = Health::of(&brokers, Vec::new(), Moves { drained: vec![3], ..Moves::default() });
+        assert_eq!(empty.broker_rows()[2][5], "not there, drained");
     }
 }

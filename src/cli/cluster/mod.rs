@@ -1,6 +1,8 @@
 //! `ottla cluster ...`: the cluster as a whole.
 
+mod drain;
 mod health;
+mod remove;
 mod status;
 
 use clap::Subcommand;
@@ -8,7 +10,7 @@ use clap::Subcommand;
 use super::Exit;
 use super::connect;
 
-/// Look at the cluster as a whole.
+/// Look at the cluster as a whole, and take brokers out of it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -18,6 +20,8 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Status(status::Args),
+    Drain(drain::Args),
+    Remove(remove::Args),
 }
 
 /// Runs `ottla cluster ...`.
@@ -25,6 +29,8 @@ pub fn run(args: &Args) -> Exit {
     connect::run(async {
         match &args.command {
             Command::Status(args) => status::run(args).await,
+            Command::Drain(args) => drain::run(args).await,
+            Command::Remove(args) => remove::run(args).await,
         }
     })
 }

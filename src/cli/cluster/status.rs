@@ -4,20 +4,28 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::health::{Health, Partition};
+use super::drain::BROKER_RESOURCE;
+use super::health::{Health, Move, Moves, Partition};
 use crate::cli::client::{Client, ClientError};
 use crate::cli::connect::{Connect, Failure, Format, print_json, print_table, print_text};
+use crate::machine::controller::configs::DRAIN;
 use crate::protocol::api::ApiKey;
+use crate::protocol::messages::describe_cluster::DescribeClusterBroker;
+use crate::protocol::messages::describe_configs::{DescribeConfigsResource, DescribeConfigsResult};
 use crate::protocol::messages::describe_topic_partitions::{Cursor, DescribeTopicPartitionsResponseTopic};
+use crate::protocol::messages::list_partition_reassignments::OngoingTopicReassignment;
 use crate::protocol::messages::metadata::MetadataResponseTopic;
-use crate::protocol::messages::{DescribeClusterRequest, DescribeTopicPartitionsRequest};
+use crate::protocol::messages::{
+    DescribeClusterRequest, DescribeClusterResponse, DescribeConfigsRequest, DescribeTopicPartitionsRequest,
+    ListPartitionReassignmentsRequest,
+};
 
 /// Between two looks of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// DescribeCluster's number for the endpoints of brokers.
 const BROKERS: i8 = 1;
 
-/// Show whether the cluster is well: its brokers, and partitions without a leader or with replicas missing.
+/// Show whether the cluster is well: its brokers, partitions without a leader or with replicas missing, and replicas on the move.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  ottla cluster status\n  ottla cluster status --watch\n  ottla cluster status --watch --exit-when-healthy\n  \
@@ -81,7 +89,57 @@ async fn look_with(kept: &mut Option<Client>, connect: &Connect) -> Result<Healt
     Ok(health)
 }
 
-async fn look(client: &mut Client) -> Result<Health, ClientError> {
+/// What there is now.
+pub(super) async fn look(client: &mut Client) -> Result<Health, ClientError> {
+    let cluster = describe(client).await?;
+    let partitions = match described(client).await {
+        // An older broker.
+        Err(ClientError::Version { .. }) => {
+            client.metadata(None, false).await?.topics.into_iter().flat_map(of_metadata).collect()
+        }
+        described => described?,
+    };
+    let moves = Moves { under_way: under_way(client).await?, drained: drained(client, &cluster).await? };
+    Ok(Health::of(&cluster, partitions, moves))
+}
+
+/// The moves of replicas that are under way.
+async fn under_way(client: &mut Client) -> Result<Vec<Move>, ClientError> {
+    let response = match client.ask_controller(&ListPartitionReassignmentsRequest::default()).await {
+        // A broker that moves nothing.
+        Err(ClientError::Version { .. }) => return Ok(Vec::new()),
+        response => response?,
+    };
+    let of_topic = |topic: OngoingTopicReassignment| {
+        let name = topic.name.to_string();
+        topic.partitions.into_iter().map(move |it| Move {
+            topic: name.clone(),
+            partition: it.partition_index,
+            adding: it.adding_replicas,
+            removing: it.removing_replicas,
+        })
+    };
+    Ok(response.topics.into_iter().flat_map(of_topic).collect())
+}
+
+/// The brokers that are drained. Those of Apache Kafka know nothing of that.
+async fn drained(client: &mut Client, cluster: &DescribeClusterResponse) -> Result<Vec<i32>, ClientError> {
+    let resource = |broker: &DescribeClusterBroker| DescribeConfigsResource {
+        resource_type: BROKER_RESOURCE,
+        resource_name: broker.broker_id.to_string().into(),
+        configuration_keys: Some(vec![DRAIN.into()]),
+    };
+    let resources = cluster.brokers.iter().map(resource).collect();
+    let response = client.ask(&DescribeConfigsRequest { resources, ..Default::default() }).await?;
+    let is_drained = |result: &DescribeConfigsResult| {
+        result.configs.iter().any(|config| &*config.name == DRAIN && config.value.as_deref() == Some("true"))
+    };
+    let drained = response.results.iter().filter(|result| is_drained(result));
+    Ok(drained.filter_map(|result| result.resource_name.parse().ok()).collect())
+}
+
+/// The cluster's brokers, those that are away included.
+pub(super) async fn describe(client: &mut Client) -> Result<DescribeClusterResponse, ClientError> {
     let request = DescribeClusterRequest { endpoint_type: BROKERS, ..DescribeClusterRequest::default() };
     // Brokers that are known and away are asked for where that can be said: the field came with version 2.
     let request = match client.any().await?.version(ApiKey::DescribeCluster)? {
@@ -93,14 +151,7 @@ async fn look(client: &mut Client) -> Result<Health, ClientError> {
         let connection = client.any().await?;
         return Err(connection.refused("DescribeCluster", cluster.error_code, cluster.error_message.as_deref()));
     }
-    let partitions = match described(client).await {
-        // An older broker.
-        Err(ClientError::Version { .. }) => {
-            client.metadata(None, false).await?.topics.into_iter().flat_map(of_metadata).collect()
-        }
-        described => described?,
-    };
-    Ok(Health::of(&cluster, partitions))
+    Ok(cluster)
 }
 
 /// All partitions, page by page.
@@ -165,6 +216,11 @@ fn print(health: &Health, args: &Args) -> Result<(), Failure> {
         if all.len() > args.limit {
             print_text(&format!("and {} more (--limit shows more)\n", all.len() - args.limit))?;
         }
+    }
+    if !health.moving.is_empty() {
+        print_text(&format!("\nMoving: {} of {} partitions\n", health.moving.len(), health.partitions))?;
+        let rows: Vec<_> = health.moving.iter().take(args.limit).map(Move::row).collect();
+        print_table(["TOPIC", "PARTITION", "TO", "FROM"], &rows)?;
     }
     Ok(())
 }

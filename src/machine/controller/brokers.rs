@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::configs::DRAIN;
+use super::names::is_internal;
 use super::{Controller, DirectoryId, Endpoints, Kind, PRODUCER_ID_BLOCK, Record, Refusal};
 use crate::ids::{BrokerId, Incarnation, PartitionId, ProducerId, ReplicaId};
 
@@ -39,7 +41,9 @@ impl Controller {
             records.push(Record::BrokerJoined { broker, directory });
             let incarnation = self.next_incarnation.max(FOUNDER.next());
             records.push(Record::ControllerReplica { replica: ReplicaId { broker, incarnation } });
-            let lost: Vec<_> = self.replicas_on(broker).collect();
+            let to_go = self.all_moving().flat_map(|(id, moving)| moving.removing.iter().map(move |it| (id, *it)));
+            let lost: Vec<_> =
+                self.replicas_on(broker).chain(to_go.filter(|(_, replica)| replica.broker == broker)).collect();
             records.extend(self.replacements(&lost, incarnation.next()));
         }
         if forgotten || known.and_then(|known| known.endpoints.as_ref()) != Some(endpoints) {
@@ -62,7 +66,7 @@ impl Controller {
         Ok((Record::ProducerIdsReserved { first, next: ProducerId(next) }, first.0..next))
     }
 
-    /// Gives replicas that have forgotten new incarnations. What is no replica of its partition (any more) is passed over.
+    /// Gives replicas that have forgotten new incarnations; those that were to go are dropped. What is no replica of its partition (any more) is passed over.
     #[must_use]
     pub fn decide_replace_replicas(&self, forgotten: &[(PartitionId, ReplicaId)]) -> Vec<Record> {
         self.replacements(forgotten, self.next_incarnation)
@@ -75,8 +79,88 @@ impl Controller {
                 let new = ReplicaId { broker: old.broker, incarnation };
                 records.push(Record::ReplicaReplaced { partition, old, new });
                 incarnation = incarnation.next();
+            } else if self.in_group(partition).contains(&old) {
+                records.push(Record::ReplicaDropped { partition, replica: old });
             }
         }
         records
+    }
+
+    /// Takes a broker out of the cluster. Whoever is alive has to be drained first, so that it gets nothing new meanwhile.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownBroker`]; [`Kind::Limit`] while it has replicas or may get some, or is the only one.
+    pub fn decide_remove_broker(&self, broker: BrokerId, is_alive: bool) -> Result<Record, Refusal> {
+        if !self.brokers.contains_key(&broker) {
+            return Err(Refusal::new(Kind::UnknownBroker, format!("Broker ID {broker} is not currently registered")));
+        }
+        let refuse = |why: String| Err(Refusal::new(Kind::Limit, why));
+        let held = self.partitions_with(broker);
+        if held > 0 {
+            return refuse(format!(
+                "Broker {broker} holds replicas of {held} partition(s): drain it, and remove it when it is empty."
+            ));
+        }
+        if is_alive && !self.is_draining(broker) {
+            return refuse(format!("Broker {broker} is running: drain it first, so that it gets no new replicas."));
+        }
+        if self.staying().all(|other| other == broker) {
+            return refuse(format!("Broker {broker} is the only one that is to stay."));
+        }
+        Ok(Record::BrokerRemoved { broker })
+    }
+
+    /// How many partitions' groups have a replica on a broker, those included that it is to lose.
+    #[must_use]
+    pub fn partitions_with(&self, broker: BrokerId) -> usize {
+        let to_go = self.all_moving().filter(|(_, moving)| moving.removing.iter().any(|it| it.broker == broker));
+        self.replicas_on(broker).count() + to_go.count()
+    }
+
+    /// Whether a broker gives its replicas away, and gets no new ones.
+    #[must_use]
+    pub fn is_draining(&self, broker: BrokerId) -> bool {
+        self.broker_configs(broker).get(DRAIN).is_some_and(|value| value == "true")
+    }
+
+    /// The brokers that replicas are placed on: all but those that are drained.
+    pub fn staying(&self) -> impl Iterator<Item = BrokerId> {
+        self.brokers.keys().copied().filter(|broker| !self.is_draining(*broker))
+    }
+
+    /// Whether there is room for a broker's replicas on the others.
+    pub(super) fn check_can_drain(&self, broker: BrokerId) -> Result<(), Refusal> {
+        let left = self.staying().filter(|other| *other != broker).count();
+        if left == 0 {
+            return Err(Refusal::new(
+                Kind::Limit,
+                format!("No broker would be left to take what broker {broker} has."),
+            ));
+        }
+        // The cluster's own topics make do with fewer.
+        let topics = self.topics.values().filter(|topic| !is_internal(&topic.name));
+        let is_tight = |replicas: &&Vec<ReplicaId>| {
+            replicas.len() > left && replicas.iter().any(|replica| replica.broker == broker)
+        };
+        match topics.filter_map(|topic| Some((topic, topic.partitions.iter().find(is_tight)?))).next() {
+            None => Ok(()),
+            Some((topic, replicas)) => {
+                let (name, count) = (&topic.name, replicas.len());
+                let why = format!(
+                    "Topic '{name}' has {count} replicas, and without broker {broker} only {left} broker(s) would be left: add a \
+                     broker, or give it fewer replicas first."
+                );
+                Err(Refusal::new(Kind::Limit, why))
+            }
+        }
+    }
+
+    pub(super) fn remove_broker(&mut self, broker: BrokerId) -> bool {
+        let fits =
+            self.brokers.len() > 1 && self.partitions_with(broker) == 0 && self.brokers.remove(&broker).is_some();
+        if fits {
+            self.broker_configs.remove(&broker);
+        }
+        fits
     }
 }

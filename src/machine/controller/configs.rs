@@ -9,6 +9,9 @@ use crate::machine::topic_config::{self, Definition, Invalid, VALUE_BYTES_MAX, V
 const TYPE_TOPIC: i8 = 2;
 const TYPE_BROKER: i8 = 4;
 
+/// A config of a single broker: "true" while its replicas move to others and it gets no new ones.
+pub const DRAIN: &str = "ottla.drain";
+
 /// What is to become of one config (KIP-339).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -84,7 +87,7 @@ impl Controller {
                 None => values.remove(name),
             };
         }
-        check_values(resource, &values)?;
+        self.check_values(resource, &values)?;
         Ok(difference(resource, present, &values))
     }
 
@@ -100,8 +103,27 @@ impl Controller {
         check_request(configs.iter().map(|(name, value)| (name.as_str(), value.is_some())))?;
         let present = self.values(resource).ok_or_else(Refusal::unknown_topic)?;
         let values = configs.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
-        check_values(resource, &values)?;
+        self.check_values(resource, &values)?;
         Ok(difference(resource, present, &values))
+    }
+
+    fn check_values(&self, resource: Resource, values: &Values) -> Result<(), Refusal> {
+        let mut others = values.clone();
+        if let Resource::Broker(broker) = resource
+            && let Some(drain) = others.remove(DRAIN)
+        {
+            match drain.as_str() {
+                "true" if self.is_draining(broker) => {}
+                "true" => self.check_can_drain(broker)?,
+                "false" => {}
+                other => {
+                    let message =
+                        format!("Invalid value {other} for configuration {DRAIN}: true or false is expected.");
+                    return Err(Refusal::new(Kind::InvalidRequest, message));
+                }
+            }
+        }
+        check_values(resource, &others)
     }
 }
 

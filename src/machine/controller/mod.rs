@@ -13,11 +13,13 @@
 //! [`Machine::apply`] keeps them whatever it is given: a record that does not fit the state is skipped, on every replica
 //! alike. So a proposer learns from the state after its entry whether it took effect (a topic id is never used twice).
 
+pub mod balance;
 pub mod brokers;
 pub mod configs;
 pub mod moves;
 pub mod names;
 pub mod placement;
+pub mod reassign;
 pub mod record;
 pub mod refusal;
 pub mod topics;
@@ -35,7 +37,7 @@ use names::fold_name;
 pub use record::{DirectoryId, Endpoints, Record, Resource};
 pub use refusal::{Kind, Refusal};
 
-const SNAPSHOT_VERSION: u8 = 2;
+const SNAPSHOT_VERSION: u8 = 3;
 
 /// Partitions of all topics together.
 pub const PARTITIONS_MAX: usize = 200_000;
@@ -181,8 +183,8 @@ impl Controller {
         &self.default_broker_configs
     }
 
-    /// Folds one record in; says whether it fitted the state.
-    fn fold(&mut self, record: Record) -> bool {
+    /// Folds one record of the entry `at` in; says whether it fitted the state.
+    fn fold(&mut self, record: Record, at: RaftIndex) -> bool {
         match record {
             Record::ClusterFounded { cluster_id } => {
                 let fits = self.cluster_id.is_none();
@@ -225,9 +227,13 @@ impl Controller {
                 }
                 fits
             }
-            Record::ReplicaReplaced { partition, old, new } => self.replace_replica(partition, old, new),
-            Record::ReplicasChanged { partition, replicas } => self.change_replicas(partition, replicas),
-            Record::ReplicasSettled { partition, replicas } => self.settle_replicas(partition, &replicas),
+            Record::ReplicaReplaced { partition, old, new } => self.replace_replica(partition, old, new, at),
+            Record::ReplicasChanged { partition, replicas } => self.change_replicas(partition, replicas, at),
+            Record::ReplicasSettled { partition, replicas, since } => {
+                self.settle_replicas(partition, &replicas, (since != RaftIndex(0)).then_some(since))
+            }
+            Record::ReplicaDropped { partition, replica } => self.drop_replica(partition, replica, at),
+            Record::BrokerRemoved { broker } => self.remove_broker(broker),
         }
     }
 
@@ -279,7 +285,7 @@ impl Controller {
         true
     }
 
-    fn replace_replica(&mut self, partition: PartitionId, old: ReplicaId, new: ReplicaId) -> bool {
+    fn replace_replica(&mut self, partition: PartitionId, old: ReplicaId, new: ReplicaId, at: RaftIndex) -> bool {
         let Some(present) = self.replicas(partition).map(<[_]>::to_vec) else { return false };
         let Some(place) = present.iter().position(|replica| *replica == old) else { return false };
         if new.broker != old.broker || new.incarnation < self.next_incarnation || new.incarnation.0 == u64::MAX {
@@ -292,7 +298,7 @@ impl Controller {
         self.set_replicas(partition, replicas);
         self.next_incarnation = new.incarnation.next();
         if !is_alone {
-            self.note_replaced(partition, old, new);
+            self.note_replaced(partition, old, new, at);
         }
         true
     }
@@ -388,12 +394,7 @@ impl Controller {
         let moving = if version >= 2 { from.count(28, "partitions with replicas on their way")? } else { 0 };
         for _ in 0..moving {
             let partition = record::read_partition(from)?;
-            let mut replicas = || -> Result<Vec<ReplicaId>, StateError> {
-                let count = from.count(record::REPLICA_BYTES, "replicas on their way")?;
-                (0..count).map(|_| record::read_replica(from)).collect()
-            };
-            let moving = Moving { adding: replicas()?, removing: replicas()? };
-            state.moving.insert(partition, moving);
+            state.moving.insert(partition, Moving::read(from, version)?);
         }
         state.next_producer_id = ProducerId(from.i64("next producer id")?);
         state.next_incarnation = Incarnation(from.u64("next incarnation")?);
@@ -410,7 +411,7 @@ impl Machine for Controller {
             What::Command(bytes) => {
                 // All are read before the first takes effect: an entry counts as a whole or not at all.
                 for record in record::decode_entry(bytes).map_err(MachineError::Command)? {
-                    self.fold(record);
+                    self.fold(record, entry.id.index);
                 }
                 self.version = entry.id.index;
             }
@@ -457,8 +458,7 @@ impl Machine for Controller {
         out.count(self.moving.len());
         for (partition, moving) in &self.moving {
             record::write_partition(&mut out, *partition);
-            record::write_replicas(&mut out, &moving.adding);
-            record::write_replicas(&mut out, &moving.removing);
+            moving.write(&mut out);
         }
         out.i64(self.next_producer_id.0);
         out.u64(self.next_incarnation.0);

@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 
 use super::names::is_internal;
-use super::{Controller, Record, Topic};
-use crate::ids::{BrokerId, PartitionId, PartitionIndex, ReplicaId};
+use super::{Controller, Record, Topic, record};
+use crate::ids::{BrokerId, PartitionId, PartitionIndex, RaftIndex, ReplicaId};
+use crate::machine::state_bytes::{Reader, StateError, Writer};
 
 /// What is on its way in a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,11 +17,36 @@ pub struct Moving {
     pub adding: Vec<ReplicaId>,
     /// Replicas that may vote still, and are to go.
     pub removing: Vec<ReplicaId>,
+    /// What the partition had before somebody asked for other replicas, in order: what it gets again if that is called off. None when nothing was asked for:
+    /// a replica is rebuilt, or a move was called off.
+    pub before: Option<Vec<ReplicaId>>,
+    /// The entry that last changed what is wanted. Who reports that it is so names it: the same may have been wanted before, and something else meanwhile.
+    pub since: RaftIndex,
 }
 
 impl Moving {
     fn is_over(&self) -> bool {
         self.adding.is_empty() && self.removing.is_empty()
+    }
+
+    pub(super) fn write(&self, out: &mut Writer) {
+        record::write_replicas(out, &self.adding);
+        record::write_replicas(out, &self.removing);
+        record::write_replicas(out, self.before.as_deref().unwrap_or_default());
+        out.u64(self.since.0);
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>, version: u8) -> Result<Self, StateError> {
+        let mut replicas = || -> Result<Vec<ReplicaId>, StateError> {
+            let count = from.count(record::REPLICA_BYTES, "replicas on their way")?;
+            (0..count).map(|_| record::read_replica(from)).collect()
+        };
+        let (adding, removing) = (replicas()?, replicas()?);
+        if version < 3 {
+            return Ok(Self { adding, removing, ..Self::default() });
+        }
+        let before = Some(replicas()?).filter(|before| !before.is_empty());
+        Ok(Self { adding, removing, before, since: RaftIndex(from.u64("entry")?) })
     }
 }
 
@@ -41,23 +67,43 @@ impl Controller {
         self.moving.iter().map(|(partition, moving)| (*partition, moving))
     }
 
-    /// The partition's group is as it is to be: nothing if that is known, or if it is to be otherwise by now.
+    /// The replicas that clients are told of: those that are to go stand behind those that are to stay until they are gone, as in Kafka.
+    pub fn told_replicas(&self, partition: PartitionId) -> impl Iterator<Item = ReplicaId> {
+        let moving = self.moving.get(&partition).filter(|moving| moving.before.is_some());
+        let removing = moving.map(|moving| moving.removing.as_slice()).unwrap_or_default();
+        self.replicas(partition).unwrap_or_default().iter().chain(removing).copied()
+    }
+
+    /// The brokers of the replicas that a partition's group counts on now: not those that are on their way to it.
     #[must_use]
-    pub fn decide_settled(&self, partition: PartitionId, replicas: &BTreeSet<ReplicaId>) -> Vec<Record> {
+    pub fn holders(&self, partition: PartitionId) -> Vec<BrokerId> {
+        let adding = self.moving.get(&partition).map(|moving| moving.adding.as_slice()).unwrap_or_default();
+        self.told_replicas(partition).filter(|replica| !adding.contains(replica)).map(|it| it.broker).collect()
+    }
+
+    /// The partition's group is as it was to be since that entry: nothing if that is known, or if it is to be otherwise by now.
+    #[must_use]
+    pub fn decide_settled(
+        &self,
+        partition: PartitionId,
+        replicas: &BTreeSet<ReplicaId>,
+        since: RaftIndex,
+    ) -> Vec<Record> {
         let wanted = self.replicas(partition).unwrap_or_default();
         let is_so = wanted.iter().copied().collect::<BTreeSet<_>>() == *replicas;
-        if !is_so || !self.moving.contains_key(&partition) {
+        if !is_so || self.moving.get(&partition).is_none_or(|moving| moving.since != since) {
             return Vec::new();
         }
-        vec![Record::ReplicasSettled { partition, replicas: wanted.to_vec() }]
+        vec![Record::ReplicasSettled { partition, replicas: wanted.to_vec(), since }]
     }
 
     /// Gives partitions of internal topics that were made when there were fewer brokers the replicas that they are to have, on brokers that are there.
     /// A few at a time, those first that have the fewest.
     #[must_use]
     pub fn decide_raise_internal(&self, is_alive: impl Fn(BrokerId) -> bool) -> Vec<Record> {
-        let alive: Vec<BrokerId> = self.brokers.keys().copied().filter(|broker| is_alive(*broker)).collect();
-        let wanted = self.brokers.len().min(INTERNAL_REPLICAS);
+        let staying: Vec<BrokerId> = self.staying().collect();
+        let wanted = staying.len().min(INTERNAL_REPLICAS);
+        let alive: Vec<BrokerId> = staying.into_iter().filter(|broker| is_alive(*broker)).collect();
         let mut held: std::collections::BTreeMap<BrokerId, usize> = alive.iter().map(|broker| (*broker, 0)).collect();
         let internal = || self.topics.values().filter(|topic| is_internal(&topic.name));
         for replica in internal().flat_map(|topic| topic.partitions.iter().flatten()) {
@@ -90,12 +136,12 @@ impl Controller {
     }
 
     /// The replicas of its partition's group, those included that are to go.
-    fn in_group(&self, partition: PartitionId) -> Vec<ReplicaId> {
+    pub(super) fn in_group(&self, partition: PartitionId) -> Vec<ReplicaId> {
         let removing = self.moving.get(&partition).map(|moving| moving.removing.as_slice()).unwrap_or_default();
         self.replicas(partition).unwrap_or_default().iter().chain(removing).copied().collect()
     }
 
-    pub(super) fn change_replicas(&mut self, partition: PartitionId, wanted: Vec<ReplicaId>) -> bool {
+    pub(super) fn change_replicas(&mut self, partition: PartitionId, wanted: Vec<ReplicaId>, at: RaftIndex) -> bool {
         let present = self.in_group(partition);
         let distinct: BTreeSet<BrokerId> = wanted.iter().map(|replica| replica.broker).collect();
         let added: Vec<ReplicaId> = wanted.iter().copied().filter(|replica| !present.contains(replica)).collect();
@@ -109,13 +155,16 @@ impl Controller {
         if present.is_empty() || wanted.is_empty() || distinct.len() != wanted.len() {
             return false;
         }
-        let before = self.moving.remove(&partition).unwrap_or_default();
-        let still_added = before.adding.into_iter().filter(|replica| wanted.contains(replica));
+        let last = self.moving.remove(&partition).unwrap_or_default();
+        let first = self.replicas(partition).expect("has replicas").to_vec();
+        let still_added = last.adding.into_iter().filter(|replica| wanted.contains(replica));
+        let before = last.before.unwrap_or_else(|| first.clone());
         let moving = Moving {
             adding: still_added.chain(added).collect(),
             removing: present.into_iter().filter(|replica| !wanted.contains(replica)).collect(),
+            before: Some(before).filter(|before| !are_same(before, &wanted)),
+            since: at,
         };
-        let first = self.replicas(partition).expect("has replicas").to_vec();
         self.founders.entry(partition).or_insert(first);
         self.set_replicas(partition, wanted);
         self.next_incarnation = next;
@@ -125,16 +174,41 @@ impl Controller {
         true
     }
 
-    pub(super) fn settle_replicas(&mut self, partition: PartitionId, replicas: &[ReplicaId]) -> bool {
-        self.replicas(partition) == Some(replicas) && self.moving.remove(&partition).is_some()
+    pub(super) fn settle_replicas(
+        &mut self,
+        partition: PartitionId,
+        replicas: &[ReplicaId],
+        since: Option<RaftIndex>,
+    ) -> bool {
+        let is_meant = |moving: &Moving| since.is_none_or(|since| since == moving.since);
+        let fits = self.replicas(partition) == Some(replicas) && self.moving.get(&partition).is_some_and(is_meant);
+        fits && self.moving.remove(&partition).is_some()
+    }
+
+    /// A replica that was to go has lost what it had: it must not vote any more.
+    pub(super) fn drop_replica(&mut self, partition: PartitionId, replica: ReplicaId, at: RaftIndex) -> bool {
+        let Some(moving) = self.moving.get_mut(&partition) else { return false };
+        let count = moving.removing.len();
+        moving.removing.retain(|removing| *removing != replica);
+        let fits = moving.removing.len() < count;
+        if fits {
+            moving.since = at;
+        }
+        fits
     }
 
     /// `new` stands where `old` stood, and does not vote yet.
-    pub(super) fn note_replaced(&mut self, partition: PartitionId, old: ReplicaId, new: ReplicaId) {
+    pub(super) fn note_replaced(&mut self, partition: PartitionId, old: ReplicaId, new: ReplicaId, at: RaftIndex) {
         let moving = self.moving.entry(partition).or_default();
         moving.adding.retain(|replica| *replica != old);
         moving.adding.push(new);
+        moving.before.iter_mut().flatten().filter(|replica| **replica == old).for_each(|replica| *replica = new);
+        moving.since = at;
     }
+}
+
+fn are_same(one: &[ReplicaId], other: &[ReplicaId]) -> bool {
+    one.iter().collect::<BTreeSet<_>>() == other.iter().collect()
 }
 
 #[cfg(test)]

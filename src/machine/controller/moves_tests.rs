@@ -80,15 +80,18 @@ fn a_partition_moves_until_its_leader_says_that_it_is_there() {
     let new = ReplicaId { broker: away, incarnation: Incarnation(1_000) };
     let wanted = vec![new, before[1]];
     apply(&mut state, &[Record::ReplicasChanged { partition: PARTITION, replicas: wanted.clone() }]);
-    assert_eq!(state.moving(PARTITION).unwrap(), &Moving { adding: vec![new], removing: vec![before[0]] });
+    let since = RaftIndex(1);
+    let moving = Moving { adding: vec![new], removing: vec![before[0]], before: Some(before.clone()), since };
+    assert_eq!(state.moving(PARTITION), Some(&moving));
     let old: BTreeSet<_> = before.iter().copied().collect();
-    assert_eq!(state.decide_settled(PARTITION, &old), [], "it is not as it is to be");
+    assert_eq!(state.decide_settled(PARTITION, &old, since), [], "it is not as it is to be");
     // Back again before it has got anywhere: what was added has to go, what was to go stays.
     let mut cancelled = state.clone();
     apply(&mut cancelled, &[Record::ReplicasChanged { partition: PARTITION, replicas: before.clone() }]);
-    assert_eq!(cancelled.moving(PARTITION).unwrap(), &Moving { adding: vec![], removing: vec![new] });
-    let settled = state.decide_settled(PARTITION, &wanted.iter().copied().collect());
-    assert_eq!(settled, [Record::ReplicasSettled { partition: PARTITION, replicas: wanted.clone() }]);
+    let back = Moving { adding: vec![], removing: vec![new], before: None, since };
+    assert_eq!(cancelled.moving(PARTITION), Some(&back));
+    let settled = state.decide_settled(PARTITION, &wanted.iter().copied().collect(), since);
+    assert_eq!(settled, [Record::ReplicasSettled { partition: PARTITION, replicas: wanted.clone(), since }]);
     apply(&mut cancelled, &settled);
     assert!(cancelled.moving(PARTITION).is_some(), "that was about what was wanted before");
     apply(&mut state, &settled);
@@ -169,9 +172,16 @@ fn brokers_that_are_away_are_filled_later_if_most_are_there() {
 fn the_bytes_of_moves_stay_as_they_are() {
     let replica = ReplicaId { broker: BrokerId(3), incarnation: Incarnation(4) };
     let changed = Record::ReplicasChanged { partition: PARTITION, replicas: vec![replica] };
-    let settled = Record::ReplicasSettled { partition: PARTITION, replicas: vec![replica] };
-    for (tag, record) in [(12, changed), (13, settled)] {
-        let bytes = [&[tag][..], &[1; 16], &[0, 0, 0, 0], &[0, 0, 0, 1], &[0, 0, 0, 3], &[0, 0, 0, 0, 0, 0, 0, 4]];
-        assert_eq!(encode_entry(&[record]), bytes.concat());
-    }
+    let settled = |since| Record::ReplicasSettled { partition: PARTITION, replicas: vec![replica], since };
+    let bytes = |tag: u8| {
+        [&[tag][..], &[1; 16], &[0, 0, 0, 0], &[0, 0, 0, 1], &[0, 0, 0, 3], &[0, 0, 0, 0, 0, 0, 0, 4]].concat()
+    };
+    assert_eq!(encode_entry(&[changed]), bytes(12));
+    assert_eq!(decode_entry(&bytes(13)), Ok(vec![settled(RaftIndex(0))]), "as it was written once");
+    let since = [bytes(14), vec![0, 0, 0, 0, 0, 0, 0, 5]].concat();
+    assert_eq!(encode_entry(&[settled(RaftIndex(5))]), since);
+    let dropped = Record::ReplicaDropped { partition: PARTITION, replica };
+    let about = [&[15][..], &[1; 16], &[0, 0, 0, 0], &[0, 0, 0, 3], &[0, 0, 0, 0, 0, 0, 0, 4]].concat();
+    assert_eq!(encode_entry(&[dropped]), about);
+    assert_eq!(encode_entry(&[Record::BrokerRemoved { broker: BrokerId(3) }]), [16u8, 0, 0, 0, 3][..]);
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::Topic;
-use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ProducerId, ReplicaId, TopicId};
+use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ProducerId, RaftIndex, ReplicaId, TopicId};
 use crate::machine::state_bytes::{Reader, StateError, Writer};
 use crate::machine::topic_config::Values;
 
@@ -21,7 +21,11 @@ const REPLICA_REPLACED: u8 = 9;
 const BROKER_DESCRIBED: u8 = 10;
 const CONTROLLER_REPLICA: u8 = 11;
 const REPLICAS_CHANGED: u8 = 12;
+/// Without the entry since when that was wanted.
 const REPLICAS_SETTLED: u8 = 13;
+const REPLICAS_SETTLED_SINCE: u8 = 14;
+const REPLICA_DROPPED: u8 = 15;
+const BROKER_REMOVED: u8 = 16;
 
 // Kafka's numbers of resource types; the last is Ottla's own.
 const RESOURCE_TOPIC: u8 = 2;
@@ -160,6 +164,20 @@ pub enum Record {
         partition: PartitionId,
         /// What it was to be when its leader saw that.
         replicas: Vec<ReplicaId>,
+        /// The entry that had made that what is wanted. 0 stands for any: it was not written down once.
+        since: RaftIndex,
+    },
+    /// A replica that was to go has lost what it had, and never votes again.
+    ReplicaDropped {
+        /// The partition.
+        partition: PartitionId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// A broker without replicas belongs to the cluster no more.
+    BrokerRemoved {
+        /// The broker.
+        broker: BrokerId,
     },
 }
 
@@ -194,13 +212,11 @@ impl Record {
                 out.text(cluster_id);
             }
             Self::BrokerJoined { broker, directory } => {
-                out.u8(BROKER_JOINED);
-                out.i32(broker.0);
+                write_about_broker(out, BROKER_JOINED, *broker);
                 out.raw(&directory.0);
             }
             Self::BrokerDescribed { broker, endpoints } => {
-                out.u8(BROKER_DESCRIBED);
-                out.i32(broker.0);
+                write_about_broker(out, BROKER_DESCRIBED, *broker);
                 write_endpoints(out, endpoints);
             }
             Self::ControllerReplica { replica } => {
@@ -244,15 +260,18 @@ impl Record {
                 write_replica(out, *new);
             }
             Self::ReplicasChanged { partition, replicas } => {
-                out.u8(REPLICAS_CHANGED);
-                write_partition(out, *partition);
-                write_replicas(out, replicas);
+                write_about_partition(out, REPLICAS_CHANGED, *partition, replicas)
             }
-            Self::ReplicasSettled { partition, replicas } => {
-                out.u8(REPLICAS_SETTLED);
-                write_partition(out, *partition);
-                write_replicas(out, replicas);
+            Self::ReplicasSettled { partition, replicas, since } => {
+                write_about_partition(out, REPLICAS_SETTLED_SINCE, *partition, replicas);
+                out.u64(since.0);
             }
+            Self::ReplicaDropped { partition, replica } => {
+                out.u8(REPLICA_DROPPED);
+                write_partition(out, *partition);
+                write_replica(out, *replica);
+            }
+            Self::BrokerRemoved { broker } => write_about_broker(out, BROKER_REMOVED, *broker),
         }
     }
 
@@ -294,12 +313,32 @@ impl Record {
             REPLICAS_CHANGED => {
                 Self::ReplicasChanged { partition: read_partition(from)?, replicas: read_replicas(from)? }
             }
-            REPLICAS_SETTLED => {
-                Self::ReplicasSettled { partition: read_partition(from)?, replicas: read_replicas(from)? }
-            }
+            REPLICAS_SETTLED => Self::ReplicasSettled {
+                partition: read_partition(from)?,
+                replicas: read_replicas(from)?,
+                since: RaftIndex(0),
+            },
+            REPLICAS_SETTLED_SINCE => Self::ReplicasSettled {
+                partition: read_partition(from)?,
+                replicas: read_replicas(from)?,
+                since: RaftIndex(from.u64("entry")?),
+            },
+            REPLICA_DROPPED => Self::ReplicaDropped { partition: read_partition(from)?, replica: read_replica(from)? },
+            BROKER_REMOVED => Self::BrokerRemoved { broker: BrokerId(from.i32("broker id")?) },
             tag => return Err(StateError::Newer { what: "controller record", number: tag.into() }),
         })
     }
+}
+
+fn write_about_broker(out: &mut Writer, tag: u8, broker: BrokerId) {
+    out.u8(tag);
+    out.i32(broker.0);
+}
+
+fn write_about_partition(out: &mut Writer, tag: u8, partition: PartitionId, replicas: &[ReplicaId]) {
+    out.u8(tag);
+    write_partition(out, partition);
+    write_replicas(out, replicas);
 }
 
 pub(super) fn write_topic(out: &mut Writer, topic: &Topic) {

@@ -17,6 +17,8 @@ pub enum Kind {
     InvalidReplicationFactor,
     /// `INVALID_REPLICA_ASSIGNMENT`.
     InvalidReplicaAssignment,
+    /// `NO_REASSIGNMENT_IN_PROGRESS`.
+    NoReassignment,
     /// `INVALID_CONFIG`.
     InvalidConfig,
     /// `INVALID_REQUEST`.

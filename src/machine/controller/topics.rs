@@ -166,9 +166,9 @@ impl Controller {
         start: u32,
         is_alive: &dyn Fn(BrokerId) -> bool,
     ) -> Result<Vec<Vec<BrokerId>>, Refusal> {
-        let (alive, away): (Vec<_>, Vec<_>) = self.brokers.keys().copied().partition(|broker| is_alive(*broker));
+        let (alive, away): (Vec<_>, Vec<_>) = self.staying().partition(|broker| is_alive(*broker));
         // A broker that is away for a while is filled when it is back: most replicas have to be there, as they have to for every write.
-        let is_enough = replicas <= self.brokers.len() && replicas < 2 * alive.len().min(replicas);
+        let is_enough = replicas <= alive.len() + away.len() && replicas < 2 * alive.len().min(replicas);
         if replicas == 0 || !is_enough {
             let message = format!(
                 "Unable to replicate the partition {replicas} time(s): The target replication factor of {replicas} cannot \
@@ -205,6 +205,7 @@ impl Controller {
                 return Err(Refusal::new(Kind::InvalidReplicaAssignment, message));
             }
             self.check_assignment(brokers, replicas)?;
+            self.check_none_draining(brokers)?;
             replicas = Some(brokers.len());
         }
         if !chosen.keys().copied().eq((0..).take(chosen.len())) {
@@ -215,7 +216,7 @@ impl Controller {
     }
 
     /// The brokers that a client chose for one partition; `replicas` is how many those before have.
-    fn check_assignment(&self, brokers: &[BrokerId], replicas: Option<usize>) -> Result<(), Refusal> {
+    pub(super) fn check_assignment(&self, brokers: &[BrokerId], replicas: Option<usize>) -> Result<(), Refusal> {
         let refuse = |message: String| Err(Refusal::new(Kind::InvalidReplicaAssignment, message));
         if brokers.is_empty() {
             return refuse("The manual partition assignment includes an empty replica list.".to_owned());
@@ -240,6 +241,19 @@ impl Controller {
                 brokers.len()
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether all these brokers may get new replicas.
+    pub(super) fn check_none_draining(&self, brokers: &[BrokerId]) -> Result<(), Refusal> {
+        match brokers.iter().find(|broker| self.is_draining(**broker)) {
+            None => Ok(()),
+            Some(broker) => {
+                let message = format!(
+                    "The manual partition assignment includes broker {broker}, which is being drained and gets no new replicas."
+                );
+                Err(Refusal::new(Kind::InvalidReplicaAssignment, message))
+            }
         }
     }
 
@@ -323,7 +337,9 @@ impl Controller {
                 return Err(Refusal::new(Kind::Limit, "Excessively large number of partitions per request."));
             }
             Some(chosen) => {
-                chosen.iter().try_for_each(|brokers| self.check_assignment(brokers, Some(replicas)))?;
+                chosen.iter().try_for_each(|brokers| {
+                    self.check_assignment(brokers, Some(replicas)).and_then(|()| self.check_none_draining(brokers))
+                })?;
                 chosen.clone()
             }
             None => self.spread(added, replicas, more.start, is_alive)?,

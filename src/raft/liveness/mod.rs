@@ -228,9 +228,14 @@ impl Liveness {
         self.withdraw(group);
     }
 
-    /// The group is no more.
+    /// The group is no more, or begins anew without what it had.
     pub fn forget(&mut self, group: PartitionId) {
         self.led.remove(&group);
+    }
+
+    /// Groups that somebody was ever heard to lead.
+    pub fn ever_led(&self) -> impl Iterator<Item = PartitionId> {
+        self.led.keys().copied()
     }
 
     /// This broker leads the group in `term`, and serves.
@@ -256,23 +261,6 @@ impl Liveness {
         let relays = self.relays(to, now);
         let (version, behind) = (self.claims.version(), self.behind.clone());
         Beat { boot: self.boot, sent: now, since, version, claimed, withdrawn, refusals, relays, behind }
-    }
-
-    /// What is passed on to a peer now, of those that it does not hear.
-    fn relays(&mut self, to: BrokerId, now: Duration) -> Vec<Relay> {
-        let unheard = match self.peers.get_mut(&to) {
-            Some(peer) if !peer.unheard.is_empty() && peer.relayed.is_none_or(|at| now >= at + RELAY_EVERY) => {
-                peer.relayed = Some(now);
-                peer.unheard.clone()
-            }
-            _ => return Vec::new(),
-        };
-        let heard = unheard.into_iter().filter_map(|broker| Some((broker, self.peers.get(&broker)?)));
-        let relay = |(broker, peer): (BrokerId, &Peer)| Relay {
-            broker,
-            claimed: peer.claims.iter().map(|(group, claim)| (*group, claim.term)).collect(),
-        };
-        heard.filter(|(_, peer)| peer.is_heard() && peer.doubted.is_none()).map(relay).collect()
     }
 
     /// Takes down in which groups that this broker leads voters are behind, in the groups' order.
@@ -419,27 +407,6 @@ impl Liveness {
         let heard = self.peers.iter().filter(|(_, peer)| peer.is_heard());
         let newest = heard.filter_map(claimed).chain(own).max_by_key(|(_, term)| *term);
         newest.filter(|(_, term)| self.led.get(&group).is_none_or(|led| term >= led))
-    }
-
-    /// Who is told to lead a group: whoever is heard to, or is said to by those that hear it. Nobody while there is reason to think that it has just died.
-    #[must_use]
-    pub fn told_leader(&self, group: PartitionId, now: Duration) -> Option<(BrokerId, Term)> {
-        let unheard = |(broker, _): &(BrokerId, Term)| {
-            *broker != self.me && self.peers.get(broker).is_some_and(|peer| !peer.is_gone && !peer.is_heard())
-        };
-        let heard = self.leader(group);
-        let said = self.hearsay.leaders(group, now).filter(unheard);
-        let newest = said.chain(heard).max_by_key(|(_, term)| *term);
-        newest.filter(|(broker, term)| {
-            let is_doubted = self.peers.get(broker).is_some_and(|peer| peer.doubted.is_some());
-            !is_doubted && self.led.get(&group).is_none_or(|led| term >= led)
-        })
-    }
-
-    /// Whether a broker is heard, by this broker or by one that tells it so.
-    #[must_use]
-    pub fn is_heard_of(&self, broker: BrokerId, now: Duration) -> bool {
-        self.is_alive(broker) || self.hearsay.is_heard_of(broker, now)
     }
 
     /// Whether somebody was ever heard to lead a group, since this broker has started.

@@ -22,7 +22,7 @@ use super::groups::{Asked, Votes};
 use super::link::Link;
 use super::peers::Peers;
 use super::proto::{self, vote_request::Kind};
-use super::session::{self, Answer};
+use super::session::{self, Answer, Route};
 use super::wire::{self, Malformed, Target};
 use crate::ids::{PartitionId, ReplicaId, Term};
 use crate::log::Descriptor;
@@ -70,6 +70,10 @@ impl Peer {
         self.peers
             .link(broker)
             .ok_or_else(|| Unreachable::from_string(format!("no address of broker {} is known", broker.0)))
+    }
+
+    fn route(&self) -> Route {
+        Route { target: self.target, peers: Arc::clone(&self.peers), votes: Arc::clone(&self.votes) }
     }
 
     async fn ask(&self, mut request: proto::VoteRequest, option: &RPCOption) -> Rpc<proto::VoteReply> {
@@ -154,7 +158,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
         let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
         let link = self.link()?;
-        let mut answers = session::run(link.session(), self.target, stream::iter([rpc]));
+        let mut answers = session::run(link.session(), self.route(), stream::iter([rpc]));
         let answer = tokio::time::timeout(option.soft_ttl(), futures::StreamExt::next(&mut answers)).await;
         match answer {
             Ok(Some(answer)) => Ok(match answer? {
@@ -176,7 +180,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let answers = match self.link() {
-            Ok(link) => session::run(link.session(), self.target, input),
+            Ok(link) => session::run(link.session(), self.route(), input),
             Err(why) => session::nowhere(why, input),
         };
         futures::future::ready(Ok(answers)).boxed()

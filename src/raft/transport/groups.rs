@@ -96,6 +96,8 @@ pub trait Votes: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Why not.
     fn may_vote(&self, group: PartitionId, candidate: ReplicaId, term: Term, asked: Asked) -> Result<(), &'static str>;
+    /// Whether a replica votes in its group, or is about to: else it only learns.
+    fn votes(&self, group: PartitionId, replica: ReplicaId) -> bool;
     /// What [`Votes::may_vote`] allowed was not done.
     fn did_not_vote(&self, group: PartitionId, candidate: ReplicaId, term: Term);
 }

@@ -16,6 +16,7 @@ pub mod client;
 mod ended;
 pub mod groups;
 pub mod link;
+mod pace;
 pub mod peers;
 pub mod serve;
 pub mod service;
@@ -36,6 +37,8 @@ const CLUSTER: &str = "ottla-cluster";
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
 /// HTTP/2 flow control: what a peer may send before it is read.
 const WINDOW_BYTES: u32 = 16 << 20;
+/// The largest HTTP/2 frame that a peer may send.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// How often a connection is tried, and for how long it may be silent then: a peer without power says nothing, and TCP alone would wait for minutes.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(2);

@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 
 use super::ended::{Ended, EndedHook};
 use super::link::Link;
+use super::pace::Pace;
 use crate::ids::BrokerId;
 use crate::net::Network;
 
@@ -14,6 +15,7 @@ pub struct Peers {
     cluster: String,
     links: RwLock<BTreeMap<BrokerId, Arc<Link>>>,
     ended: Ended,
+    pace: Pace,
 }
 
 impl std::fmt::Debug for Peers {
@@ -23,10 +25,22 @@ impl std::fmt::Debug for Peers {
 }
 
 impl Peers {
-    /// No peers yet, of the cluster with that id.
+    /// No peers yet, of the cluster with that id. New replicas are filled as fast as it goes.
     #[must_use]
     pub fn new(network: Arc<dyn Network>, cluster: &str) -> Arc<Self> {
-        Arc::new(Self { network, cluster: cluster.to_owned(), links: RwLock::default(), ended: Ended::default() })
+        Self::paced(network, cluster, 0)
+    }
+
+    /// The same; new replicas are filled at so many bytes a second, over all of them.
+    #[must_use]
+    pub fn paced(network: Arc<dyn Network>, cluster: &str, bytes_per_second: u64) -> Arc<Self> {
+        let pace = Pace::new(bytes_per_second);
+        Arc::new(Self { network, cluster: cluster.to_owned(), links: RwLock::default(), ended: Ended::default(), pace })
+    }
+
+    /// How fast new replicas are filled.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Says who hears at once when a connection to a peer has ended. Once.

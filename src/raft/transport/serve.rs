@@ -10,7 +10,7 @@ use tonic::server::NamedService;
 use super::proto::liveness_server::LivenessServer;
 use super::proto::replication_server::ReplicationServer;
 use super::service::Service;
-use super::{KEEP_ALIVE, KEEP_ALIVE_PATIENCE, WINDOW_BYTES};
+use super::{FRAME_BYTES_MAX, KEEP_ALIVE, KEEP_ALIVE_PATIENCE, WINDOW_BYTES};
 use crate::net::Connection;
 
 /// Calls that a peer may give up while they wait to be looked at.
@@ -41,6 +41,8 @@ where
         .keep_alive_timeout(KEEP_ALIVE_PATIENCE)
         .initial_connection_window_size(WINDOW_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)
+        // A batch in one piece instead of in five.
+        .max_frame_size(FRAME_BYTES_MAX)
         .serve_connection(hyper_util::rt::TokioIo::new(both), hyper_util::service::TowerToHyperService::new(service))
         .await
         .map_err(io::Error::other)

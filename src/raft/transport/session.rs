@@ -13,7 +13,9 @@ use openraft::errors::{RPCError, Unreachable};
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use tokio::time::{Instant, Sleep};
 
+use super::groups::Votes;
 use super::link::{Budget, Session};
+use super::peers::Peers;
 use super::proto::AppendFrame;
 use super::wire::{self, Target};
 use crate::raft::types::TypeConfig;
@@ -24,11 +26,30 @@ const REQUESTS_MAX: usize = 64;
 const LIVE_BYTES_MAX: usize = 1 << 20;
 /// What a session may have under way.
 const BYTES_MAX: usize = 8 << 20;
+/// A replica that is so many entries behind is still to be filled; closer up it is about to count, and must not be kept waiting.
+const FAR_BEHIND: u64 = 64;
 /// A peer that says nothing for so long, though it was asked, is not there. Far more than a slow sync.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One answer, or why there are no more.
 pub(super) type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+/// Whom a session is for, and who decides how fast it may be.
+pub(super) struct Route {
+    pub(super) target: Target,
+    pub(super) peers: Arc<Peers>,
+    pub(super) votes: Arc<dyn Votes>,
+}
+
+impl Route {
+    /// Whether a request fills a replica that does not count yet, and is not about to: that goes at a pace of its own.
+    fn fills(&self, request: &AppendEntriesRequest<TypeConfig>) -> bool {
+        let committed = request.leader_commit.as_ref().map(|id| id.index());
+        let last = request.entries.last().map(|entry| entry.log_id.index());
+        let is_far = last.zip(committed).is_some_and(|(last, committed)| last + FAR_BEHIND < committed);
+        is_far && !self.votes.votes(self.target.group, self.target.replica)
+    }
+}
 
 type Waiting = Pin<Box<dyn Future<Output = Budget> + Send>>;
 
@@ -41,6 +62,7 @@ struct Sent {
 struct State<S> {
     session: Session,
     requests: Option<S>,
+    route: Route,
     /// The target goes with the first frame.
     target: Option<Target>,
     /// Made, and waiting for its bytes to be allowed.
@@ -59,15 +81,16 @@ enum Event {
     Silence,
 }
 
-/// Sends what `requests` yields to `target` and yields what is answered.
-pub(super) fn run<'s, S>(session: Session, target: Target, requests: S) -> BoxStream<'s, Answer>
+/// Sends what `requests` yields to the target of `route` and yields what is answered.
+pub(super) fn run<'s, S>(session: Session, route: Route, requests: S) -> BoxStream<'s, Answer>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
 {
     let state = State {
         session,
         requests: Some(requests),
-        target: Some(target),
+        target: Some(route.target),
+        route,
         next: None,
         sent: VecDeque::new(),
         sent_bytes: 0,
@@ -132,11 +155,19 @@ where
                 }
                 Event::Request(None) => self.requests = None,
                 Event::Request(Some(request)) => {
+                    let fills = self.route.fills(&request);
                     let mut frame = wire::put_append(self.session.number(), request);
                     frame.target = self.target.take().map(Into::into);
                     let bytes = wire::size_bytes(&frame);
                     let catches_up = self.sent_bytes + bytes > LIVE_BYTES_MAX;
-                    let waiting = self.session.link().budget(bytes, catches_up);
+                    let pace = fills.then(|| self.route.peers.pace().take(bytes));
+                    let budget = self.session.link().budget(bytes, catches_up);
+                    let waiting = async move {
+                        if let Some(turn) = pace {
+                            turn.await;
+                        }
+                        budget.await
+                    };
                     self.next = Some((frame, bytes, Box::pin(waiting)));
                 }
             }

@@ -155,11 +155,17 @@ fn check_batch(batch: &Bytes, term: u64) -> Result<(), Malformed> {
     if crc_matches(batch) { Ok(()) } else { Err(Malformed("a batch whose CRC does not match")) }
 }
 
-fn put_group(group: PartitionId) -> proto::Group {
+/// A group on the wire.
+#[must_use]
+pub fn put_group(group: PartitionId) -> proto::Group {
     proto::Group { topic_id: Bytes::copy_from_slice(&group.topic.0), partition: group.partition.0 }
 }
 
-fn group(wire: &proto::Group) -> Result<PartitionId, Malformed> {
+/// Reads a group.
+///
+/// # Errors
+/// If its topic's id is none.
+pub fn group(wire: &proto::Group) -> Result<PartitionId, Malformed> {
     let topic = wire.topic_id.as_ref().try_into().map_err(|_| Malformed("a topic id of another size"))?;
     Ok(PartitionId { topic: TopicId(topic), partition: PartitionIndex(wire.partition) })
 }

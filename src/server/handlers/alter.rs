@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::machine::controller::configs::DRAIN;
 use crate::machine::controller::{Controller, Record, Refusal, Resource};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::value::Text;
@@ -65,14 +66,15 @@ pub(super) fn check_names<'a>(names: &[&str], nulls: impl Iterator<Item = &'a st
     }
 }
 
-/// Checks that a resource is of a kind that has configs here; a broker named by its id has to be this one.
-pub(super) fn check_resource(call: &Call, resource_type: i8, name: &str) -> Outcome {
+/// Checks that a resource is of a kind that has configs here. A broker named by its id has to be this one, as in Kafka, unless it is about what the controller
+/// keeps of it alone: a broker that is away can be drained too.
+pub(super) fn check_resource(call: &Call, resource_type: i8, name: &str, configs: &[&str]) -> Outcome {
     let invalid = |message: String| Err((ErrorCode::INVALID_REQUEST, message));
     let me = call.context.broker.0;
     match (resource_type, name) {
         (TOPIC, _) | (BROKER, "") => Ok(()),
         (BROKER, name) => match name.parse::<i32>() {
-            Ok(id) if id == me => Ok(()),
+            Ok(id) if id == me || !configs.is_empty() && configs.iter().all(|config| *config == DRAIN) => Ok(()),
             Ok(_) => invalid(format!("Unexpected broker id, expected {me}, but received {name}")),
             Err(_) => invalid(format!("Node id must be an integer, but it is: {name}")),
         },

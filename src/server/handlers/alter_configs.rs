@@ -29,7 +29,7 @@ async fn replace(call: &Call, resource: &AlterConfigsResource, validate_only: bo
     let nulls = resource.configs.iter().filter(|config| config.value.is_none()).map(|config| &*config.name);
     alter::check_names(&names, nulls)?;
     let (resource_type, name) = (resource.resource_type, &*resource.resource_name);
-    alter::check_resource(call, resource_type, name)?;
+    alter::check_resource(call, resource_type, name, &names)?;
     let value = |value: &Option<Text>| value.as_deref().map(str::to_owned);
     let configs: Vec<_> =
         resource.configs.iter().map(|config| (config.name.to_string(), value(&config.value))).collect();

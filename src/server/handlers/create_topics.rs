@@ -78,7 +78,7 @@ async fn create(call: &Call, topics: &[CreatableTopic], validate_only: bool, dea
 
 /// As many replicas as survive the loss of one, or as there are brokers for.
 fn usual_replicas(controller: &Controller) -> i16 {
-    i16::try_from(controller.brokers().take(3).count()).expect("at most three")
+    i16::try_from(controller.staying().take(3).count()).expect("at most three")
 }
 
 fn wanted(call: &Call, topic: &CreatableTopic) -> NewTopic {

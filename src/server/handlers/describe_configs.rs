@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::alter::refused;
+use crate::ids::BrokerId;
+use crate::machine::controller::configs::DRAIN;
 use crate::machine::controller::names::check_name;
 use crate::machine::topic_config::{self, BrokerValues, DEFINITIONS, Definition, Found, Kind, Source, Values};
 use crate::protocol::error_code::ErrorCode;
@@ -34,7 +36,7 @@ pub async fn handle(call: &Call, request: DescribeConfigsRequest) -> DescribeCon
     let results = resources.into_iter().map(|resource| {
         let described = match resource.resource_type {
             TOPIC => topic(call, &resource.resource_name, detail),
-            BROKER => broker(call, &resource.resource_name, detail),
+            BROKER => broker(call, &resource, detail),
             other => Err((ErrorCode::INVALID_REQUEST, Some(format!("Unsupported resource type: {other}")))),
         };
         result(call, resource, described)
@@ -114,8 +116,8 @@ fn entry(
 }
 
 /// A broker's configuration: this one's, or what all brokers share when no broker is named.
-fn broker(call: &Call, name: &str, detail: Detail) -> Described {
-    let context = &call.context;
+fn broker(call: &Call, resource: &DescribeConfigsResource, detail: Detail) -> Described {
+    let (context, name) = (&call.context, &*resource.resource_name);
     let me = context.broker.0;
     let invalid = |message: String| (ErrorCode::INVALID_REQUEST, Some(message));
     if name.is_empty() {
@@ -130,6 +132,11 @@ fn broker(call: &Call, name: &str, detail: Detail) -> Described {
         }));
     }
     let id = name.parse::<i32>().map_err(|_| invalid(format!("Broker id must be an integer, but it is: {name}")))?;
+    let keys = resource.configuration_keys.as_deref().unwrap_or_default();
+    if id != me && !keys.is_empty() && keys.iter().all(|key| &**key == DRAIN) {
+        // Every broker knows it of every other.
+        return Ok(vec![drain_entry(context, BrokerId(id), detail)]);
+    }
     if id != me {
         let message = format!("Unexpected broker id, expected {me} or empty string, but received {name}");
         return Err(invalid(message));
@@ -141,8 +148,21 @@ fn broker(call: &Call, name: &str, detail: Detail) -> Described {
             entries.extend(default_entry(definition, values, detail));
         }
     });
+    entries.push(drain_entry(context, context.broker, detail));
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
+}
+
+/// Whether a broker gives its replicas away.
+fn drain_entry(context: &Context, broker: BrokerId, detail: Detail) -> DescribeConfigsResourceResult {
+    let value = context.controller.read(|controller| controller.broker_configs(broker).get(DRAIN).cloned());
+    let default = Found { name: DRAIN, value: "false", source: Source::Default };
+    let set = value.as_deref().map(|value| Found { name: DRAIN, value, source: Source::DynamicBroker });
+    let synonyms: Vec<Found<'_>> = set.into_iter().chain([default]).collect();
+    let mut entry = entry(DRAIN, synonyms[0], Kind::Boolean, &synonyms, detail);
+    let doc = "Whether this broker's replicas move to others and it gets no new ones.";
+    entry.documentation = detail.documentation.then(|| doc.into());
+    entry
 }
 
 /// A broker's default for a topic config.

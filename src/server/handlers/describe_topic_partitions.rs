@@ -33,7 +33,8 @@ pub async fn handle(call: &Call, request: DescribeTopicPartitionsRequest) -> Des
     if wants_all {
         let views: Vec<TopicView> = call.context.controller.read(|controller| {
             // A topic without room for its partitions is only named as the next page's beginning: no page needs more topics.
-            controller.topics_from(&cursor_name).take(limit + 1).map(TopicView::of).collect()
+            let topics = controller.topics_from(&cursor_name).take(limit + 1);
+            topics.map(|topic| TopicView::of(controller, topic)).collect()
         });
         for view in views {
             let from = start(&view.name);
@@ -45,7 +46,11 @@ pub async fn handle(call: &Call, request: DescribeTopicPartitionsRequest) -> Des
             if page.is_full(&name) {
                 break;
             }
-            match call.context.controller.read(|controller| controller.topic(&name).map(TopicView::of)) {
+            match call
+                .context
+                .controller
+                .read(|controller| controller.topic(&name).map(|topic| TopicView::of(controller, topic)))
+            {
                 Some(view) => {
                     let from = start(&view.name);
                     page.add(call, view, from);

@@ -37,7 +37,7 @@ async fn change(call: &Call, resource: &AlterConfigsResource, validate_only: boo
     let nulls = resource.configs.iter().filter(|config| config.config_operation != DELETE && config.value.is_none());
     alter::check_names(&names, nulls.map(|config| &*config.name))?;
     let (resource_type, name) = (resource.resource_type, &*resource.resource_name);
-    alter::check_resource(call, resource_type, name)?;
+    alter::check_resource(call, resource_type, name, &names)?;
     let changes = resource.configs.iter().map(operation).collect::<Result<Vec<_>, _>>()?;
     let decide = |controller: &Controller, resource| controller.decide_alter_configs(resource, &changes);
     alter::change(call, (resource_type, name), validate_only, decide).await

@@ -84,7 +84,10 @@ fn invalid(topics: &[MetadataRequestTopic]) -> MetadataResponse {
 /// All topics, as far as they are served: whoever has not asked for a topic is not told that it has no leader yet. Some clients
 /// (kafkajs) fail on one such partition.
 fn all(call: &Call) -> Vec<MetadataResponseTopic> {
-    let views: Vec<_> = call.context.controller.read(|controller| controller.topics().map(TopicView::of).collect());
+    let views: Vec<_> = call
+        .context
+        .controller
+        .read(|controller| controller.topics().map(|topic| TopicView::of(controller, topic)).collect());
     let served = views.into_iter().map(|view| describe_some(call, view, |stands| !stands.is_new));
     served.filter(|topic| !topic.partitions.is_empty()).collect()
 }
@@ -93,7 +96,10 @@ fn by_id(call: &Call, listed: &[MetadataRequestTopic]) -> Vec<MetadataResponseTo
     let mut seen = HashSet::new();
     let ids = listed.iter().map(|topic| topic.topic_id).filter(|id| *id != TopicId::ZERO && seen.insert(*id));
     let found = ids.map(|id| {
-        let view = call.context.controller.read(|controller| controller.topic_by_id(id).map(TopicView::of));
+        let view = call
+            .context
+            .controller
+            .read(|controller| controller.topic_by_id(id).map(|topic| TopicView::of(controller, topic)));
         match view {
             Some(view) => describe(call, view),
             None => failed(ErrorCode::UNKNOWN_TOPIC_ID, None, id),
@@ -128,7 +134,7 @@ async fn by_name(call: &Call, listed: Vec<MetadataRequestTopic>, may_create: boo
 }
 
 fn view(call: &Call, name: &str) -> Option<TopicView> {
-    call.context.controller.read(|controller| controller.topic(name).map(TopicView::of))
+    call.context.controller.read(|controller| controller.topic(name).map(|topic| TopicView::of(controller, topic)))
 }
 
 async fn create(call: &Call, name: &Text, deadline: Instant) -> Result<TopicView, ErrorCode> {

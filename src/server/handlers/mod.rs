@@ -3,6 +3,7 @@
 
 mod alter;
 pub mod alter_configs;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
 mod authorized;
 pub mod consumer_group_describe;
@@ -18,6 +19,7 @@ pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_quorum;
 pub mod describe_topic_partitions;
+pub mod elect_leaders;
 pub mod fetch;
 pub mod fetch_session;
 pub mod find_coordinator;
@@ -29,6 +31,7 @@ pub mod join_group;
 pub mod leave_group;
 pub mod list_groups;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -39,3 +42,4 @@ pub mod produce;
 mod produce_check;
 pub mod sync_group;
 mod topic_view;
+pub mod unregister_broker;

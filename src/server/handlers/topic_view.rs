@@ -1,7 +1,7 @@
 //! A topic as Metadata and DescribeTopicPartitions show it: what the controller says, and how this broker's replicas stand.
 
 use crate::ids::{BrokerId, PartitionId, PartitionIndex, Term, TopicId};
-use crate::machine::controller::Topic;
+use crate::machine::controller::{Controller, Topic};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::value::Text;
 use crate::replica::set::Held;
@@ -16,10 +16,12 @@ pub(super) struct TopicView {
 }
 
 impl TopicView {
-    pub(super) fn of(topic: &Topic) -> Self {
-        let brokers = |replicas: &[crate::ids::ReplicaId]| replicas.iter().map(|replica| replica.broker.0).collect();
-        let partitions =
-            (0..).zip(&topic.partitions).map(|(index, replicas)| (PartitionIndex(index), brokers(replicas)));
+    pub(super) fn of(controller: &Controller, topic: &Topic) -> Self {
+        let indexes = (0..).take(topic.partitions.len()).map(PartitionIndex);
+        let partitions = indexes.map(|index| {
+            let told = controller.told_replicas(PartitionId { topic: topic.id, partition: index });
+            (index, told.map(|replica| replica.broker.0).collect())
+        });
         Self { id: topic.id, name: topic.name.as_str().into(), partitions: partitions.collect() }
     }
 }
@@ -46,13 +48,10 @@ pub(super) fn partition(context: &Context, topic: TopicId, index: PartitionIndex
     };
     let offline: Vec<i32> = replicas.iter().copied().filter(|broker| is_offline(*broker)).collect();
     // One that was added does not count before its group counts on it.
-    let added: Vec<i32> = context.controller.read(|controller| {
-        let adding = controller.moving(id).map(|moving| moving.adding.iter().map(|replica| replica.broker.0).collect());
-        adding.unwrap_or_default()
-    });
-    let behind = context.behind(id);
-    let is_in_sync =
-        |broker: &i32| !offline.contains(broker) && !added.contains(broker) && !behind.contains(&BrokerId(*broker));
+    let (holders, behind) = (context.controller.read(|controller| controller.holders(id)), context.behind(id));
+    let is_in_sync = |broker: &i32| {
+        !offline.contains(broker) && holders.contains(&BrokerId(*broker)) && !behind.contains(&BrokerId(*broker))
+    };
     let in_sync: Vec<i32> = replicas.iter().copied().filter(is_in_sync).collect();
     // As Kafka: the last one in sync stays so, whatever becomes of it.
     let isr = if in_sync.is_empty() { replicas.to_vec() } else { in_sync };

@@ -10,6 +10,7 @@ mod group_offsets;
 mod groups;
 mod kit;
 mod metadata;
+mod moves;
 mod offsets;
 mod produce;
 mod sessions;
@@ -33,6 +34,7 @@ const GROUPS: &[Group] = &[
     ("sessions", sessions::cases),
     ("offsets", offsets::cases),
     ("topics", topics::cases),
+    ("moves", moves::cases),
     ("configs", configs::cases),
     ("alter", alter::cases),
     // Last: Kafka makes its internal topics.
