@@ -274,9 +274,9 @@ impl Replica {
         self.leader.lock().expect("no panic under the leader's locks").send_back(header);
     }
 
-    /// Whether the replica was opened a moment ago: before that, batches were sent back without a note of it.
+    /// Whether the replica was opened a moment ago, among several brokers: before that, batches were sent back without a note of it.
     fn is_new(&self) -> bool {
-        self.opened.elapsed() < NEW_FOR
+        self.published.among.is_some() && self.opened.elapsed() < NEW_FOR
     }
 
     /// Hands a batch to the partition. Waits while the queue is full, so that one connection's batches stay in order.

@@ -3,6 +3,7 @@
 use ottla::protocol::api::ApiKey;
 use ottla::protocol::error_code::ErrorCode;
 use ottla::protocol::messages::describe_configs::DescribeConfigsResource;
+use ottla::protocol::messages::describe_quorum::{DescribeQuorumRequestPartition, DescribeQuorumRequestTopic};
 use ottla::protocol::messages::*;
 use ottla::protocol::wire::Request;
 
@@ -96,7 +97,11 @@ fn every_version_of_every_api_is_answered() {
     every(&mut client, |_| FindCoordinatorRequest::default());
     every(&mut client, |_| InitProducerIdRequest::default());
     every(&mut client, |_| DescribeClusterRequest::default());
-    every(&mut client, |_| DescribeQuorumRequest::default());
+    let metadata = DescribeQuorumRequestTopic {
+        topic_name: "__cluster_metadata".into(),
+        partitions: vec![DescribeQuorumRequestPartition { partition_index: 0 }],
+    };
+    every(&mut client, |_| DescribeQuorumRequest { topics: vec![metadata.clone()] });
     every(&mut client, |_| DescribeTopicPartitionsRequest::default());
     every(&mut client, |_| ElectLeadersRequest::default());
     every(&mut client, |_| AlterPartitionReassignmentsRequest::default());

@@ -17,11 +17,11 @@ message! {
         /// What went wrong, if anything.
         error_code: ErrorCode [0..],
         /// The error in words, if there is one.
-        error_message: Option<Text> [2..] [null 2..],
+        error_message: Option<Text> [2..] [null 2..] [ignorable],
         /// The topics.
         topics: Vec<DescribeQuorumResponseTopic> [0..],
         /// The brokers that have replicas.
-        nodes: Vec<DescribeQuorumNode> [2..],
+        nodes: Vec<DescribeQuorumNode> [2..] [ignorable],
     }
 
     /// A topic asked for.
@@ -53,7 +53,7 @@ message! {
         /// What went wrong, if anything.
         error_code: ErrorCode [0..],
         /// The error in words, if there is one.
-        error_message: Option<Text> [2..] [null 2..],
+        error_message: Option<Text> [2..] [null 2..] [ignorable],
         /// The broker that leads it; -1 if that is not known.
         leader_id: i32 [0..],
         /// Its epoch.
@@ -71,13 +71,13 @@ message! {
         /// Its broker.
         replica_id: i32 [0..],
         /// Its directory's id.
-        replica_directory_id: TopicId [2..],
+        replica_directory_id: TopicId [2..] [ignorable],
         /// The first entry that it is not known to hold; -1 if that is not known.
         log_end_offset: i64 [0..],
         /// When it was heard last (milliseconds of the epoch); -1 for the leader, and if that is not known.
-        last_fetch_timestamp: i64 [1..] [or -1],
+        last_fetch_timestamp: i64 [1..] [or -1] [ignorable],
         /// When it held all that its leader had (milliseconds of the epoch); -1 if that is not known.
-        last_caught_up_timestamp: i64 [1..] [or -1],
+        last_caught_up_timestamp: i64 [1..] [or -1] [ignorable],
     }
 
     /// A broker with a replica.

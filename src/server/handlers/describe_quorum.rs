@@ -9,6 +9,7 @@ use crate::protocol::messages::describe_quorum::{
     DescribeQuorumResponsePartition, DescribeQuorumResponseTopic,
 };
 use crate::protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
+use crate::protocol::value::Text;
 use crate::replica::quorum::{Quorum, QuorumMember};
 use crate::server::brokers::Reachable;
 use crate::server::dispatch::Call;
@@ -36,7 +37,12 @@ pub async fn handle(call: &Call, request: DescribeQuorumRequest) -> DescribeQuor
     let nodes = quorum.members.iter().filter_map(|member| node(call, member)).collect();
     let topic =
         DescribeQuorumResponseTopic { topic_name: METADATA_TOPIC.into(), partitions: vec![partition(call, &quorum)] };
-    DescribeQuorumResponse { topics: vec![topic], nodes, ..Default::default() }
+    DescribeQuorumResponse { error_message: no_error(), topics: vec![topic], nodes, ..Default::default() }
+}
+
+/// As Kafka says it.
+fn no_error() -> Option<Text> {
+    Some("".into())
 }
 
 fn unknown(request: DescribeQuorumRequest) -> DescribeQuorumResponse {
@@ -48,11 +54,12 @@ fn unknown(request: DescribeQuorumRequest) -> DescribeQuorumResponse {
             .map(|partition| DescribeQuorumResponsePartition {
                 partition_index: partition.partition_index,
                 error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                error_message: Some("This server does not host this topic-partition.".into()),
                 ..Default::default()
             })
             .collect(),
     });
-    DescribeQuorumResponse { topics: topics.collect(), ..Default::default() }
+    DescribeQuorumResponse { error_message: no_error(), topics: topics.collect(), ..Default::default() }
 }
 
 fn partition(call: &Call, quorum: &Quorum) -> DescribeQuorumResponsePartition {
@@ -65,6 +72,7 @@ fn partition(call: &Call, quorum: &Quorum) -> DescribeQuorumResponsePartition {
         partition_index: 0,
         leader_id: quorum.leader.0,
         leader_epoch: quorum.term.epoch(),
+        error_message: no_error(),
         high_watermark: offset(Some(quorum.high_watermark)),
         current_voters: replicas(true),
         observers: replicas(false),

@@ -13,6 +13,7 @@ mod metadata;
 mod moves;
 mod offsets;
 mod produce;
+mod quorum;
 mod sessions;
 mod topics;
 mod versions;
@@ -35,6 +36,7 @@ const GROUPS: &[Group] = &[
     ("offsets", offsets::cases),
     ("topics", topics::cases),
     ("moves", moves::cases),
+    ("quorum", quorum::cases),
     ("configs", configs::cases),
     ("alter", alter::cases),
     // Last: Kafka makes its internal topics.
