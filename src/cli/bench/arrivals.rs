@@ -74,6 +74,10 @@ impl Arrivals {
                     return Err(connection.refused("Fetch", data.error_code, None).into());
                 }
                 let Some(at) = cursors.iter().position(|cursor| cursor.is_of(data.partition_index)) else { continue };
+                // Nothing was ever written to it: a load may begin slowly.
+                if data.high_watermark <= data.log_start_offset.max(0) {
+                    continue;
+                }
                 let before = cursors[at].next();
                 cursors[at].check(data, &mut 0, &mut 0)?;
                 for offset in before..cursors[at].next() {
