@@ -80,6 +80,9 @@ pub async fn dispatch(
     };
     context.metrics.request(header.api.key());
     let call = Call { context: Arc::clone(context), header, peer: peer.address };
+    if !matches!(call.header.api, ApiKey::Produce | ApiKey::Fetch) {
+        context.request_memory.grow_for_lists(memory, body.len()).await?;
+    }
     match call.header.api {
         ApiKey::Produce => handlers::produce::handle(&call, body, memory).await,
         ApiKey::Fetch => handlers::fetch::handle(&call, body, memory, peer.closed.clone()).await,

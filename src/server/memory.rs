@@ -18,6 +18,9 @@ const SMALL_FRAME_BYTES: usize = 64 << 10;
 const ANSWER_BYTES: usize = 512;
 /// Partitions whose answers are not counted.
 const FEW_PARTITIONS: usize = 64;
+/// What a list's element and its answer take in memory, about, for each byte of it in the request: elements of some ten bytes each
+/// become names, decisions and results of some hundred.
+const UNFOLDED_PER_BYTE: usize = 32;
 
 /// The budget.
 #[derive(Debug)]
@@ -115,6 +118,17 @@ impl RequestMemory {
         }
     }
 
+    /// Takes what a request of lists, not of records, unfolds to beside its `bytes`, if it is a large one.
+    ///
+    /// # Errors
+    /// If the broker is stopping.
+    pub async fn grow_for_lists(&self, held: &mut Held, bytes: usize) -> Result<(), Stopping> {
+        match bytes {
+            ..=SMALL_FRAME_BYTES => Ok(()),
+            _ => self.grow(held, bytes.saturating_mul(UNFOLDED_PER_BYTE), usize::MAX).await,
+        }
+    }
+
     /// Whether a frame waits for memory that others hold.
     #[must_use]
     pub fn is_short(&self) -> bool {
@@ -161,5 +175,16 @@ mod tests {
         drop((large, small));
         assert!(grow(&memory, &mut Held::default(), 60 * KIB, 60 * KIB));
         assert_eq!(memory.grow_for_answers(&mut Held::default(), 2000).now_or_never(), Some(Ok(())));
+    }
+
+    #[test]
+    fn large_lists_are_handled_one_or_two_at_a_time() {
+        let memory = RequestMemory::new(32 << 20);
+        let mut held: [Held; 3] = Default::default();
+        let mut grow = |number: usize, bytes| memory.grow_for_lists(&mut held[number], bytes).now_or_never();
+        assert_eq!(grow(0, 700 * KIB), Some(Ok(())));
+        assert_eq!(grow(1, 700 * KIB), Some(Ok(())), "beyond the budget");
+        assert_eq!(grow(2, 700 * KIB), None);
+        assert_eq!(grow(2, 64 * KIB), Some(Ok(())), "what is small unfolds to little");
     }
 }
