@@ -41,6 +41,8 @@ class Settings:
 class Rounds:
     """The rounds of one scenario. Each strikes a fault and returns when the cluster is whole again."""
 
+    gap_limit = GAP_LIMIT
+
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self.cluster, self.settings, self.draw = cluster, settings, settings.draw
         self.partitions = settings.partitions
@@ -143,7 +145,7 @@ class Rounds:
             verdict.count(*wrong.split(": ", 1))
         for kind in (STRUCK, OTHERS, BACK):
             for gap in self.gaps.worst(kind, 20):
-                if gap.seconds > GAP_LIMIT:
+                if gap.seconds > self.gap_limit:
                     verdict.count("availability-gap", f"partition {gap}")
         head = ("round", "broker", "led", "what", "whole after s", "lasted s", "acked")
         print("\n" + render(head, self.rows))
