@@ -16,6 +16,8 @@ pub(super) struct Partition {
     pub(super) replicas: Vec<i32>,
     pub(super) in_sync: Vec<i32>,
     pub(super) offline: Vec<i32>,
+    /// How many offsets replicas that are not in sync lack of what their leader has, as far as it was asked.
+    pub(super) lag: BTreeMap<i32, i64>,
 }
 
 /// Replicas of a partition on their way.
@@ -96,10 +98,7 @@ impl Health {
             let of = |moved: &&Move| moved.topic == it.topic && moved.partition == it.partition;
             moves.under_way.iter().find(of).is_some_and(|moved| moved.adding.contains(broker))
         };
-        let lacks = |it: &Partition| {
-            let is_missing = |broker: &i32| !it.in_sync.contains(broker) || it.offline.contains(broker);
-            it.replicas.iter().any(|broker| is_missing(broker) && !is_added(it, broker))
-        };
+        let lacks = |it: &Partition| it.missing().any(|broker| !is_added(it, &broker));
         Self {
             cluster_id: cluster.cluster_id.to_string(),
             controller: (cluster.controller_id >= 0).then_some(cluster.controller_id),
@@ -202,16 +201,28 @@ impl Move {
 }
 
 impl Partition {
+    /// The brokers whose replicas are away or behind.
+    pub(super) fn missing(&self) -> impl Iterator<Item = i32> {
+        let is_missing = |broker: &&i32| !self.in_sync.contains(broker) || self.offline.contains(broker);
+        self.replicas.iter().filter(is_missing).copied()
+    }
+
     /// A row of a table of partitions.
-    pub(super) fn row(&self) -> [String; 5] {
+    pub(super) fn row(&self) -> [String; 6] {
         let list = |brokers: &[i32]| brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let leader = if self.leader < 0 { "-".to_owned() } else { self.leader.to_string() };
-        [self.topic.clone(), self.partition.to_string(), leader, list(&self.replicas), list(&self.in_sync)]
+        let missing = self.missing().map(|broker| match self.lag.get(&broker) {
+            _ if self.offline.contains(&broker) => format!("{broker} away"),
+            Some(offsets) => format!("{broker} lacks {offsets}"),
+            None => format!("{broker} behind"),
+        });
+        let missing = missing.collect::<Vec<_>>().join(", ");
+        [self.topic.clone(), self.partition.to_string(), leader, list(&self.replicas), list(&self.in_sync), missing]
     }
 
     fn json(&self) -> Value {
         json!({"topic": self.topic, "partition": self.partition, "leader": self.leader, "replicas": self.replicas,
-               "in_sync": self.in_sync, "offline": self.offline})
+               "in_sync": self.in_sync, "offline": self.offline, "lag": self.lag})
     }
 }
 
@@ -235,7 +246,7 @@ mod tests {
     fn partition(partition: i32, leader: i32, in_sync: &[i32]) -> Partition {
         let (replicas, in_sync) = (vec![1, 2, 3], in_sync.to_vec());
         let offline = replicas.iter().copied().filter(|replica| !in_sync.contains(replica)).collect();
-        Partition { topic: "t".to_owned(), partition, leader, replicas, in_sync, offline }
+        Partition { topic: "t".to_owned(), partition, leader, replicas, in_sync, offline, lag: BTreeMap::new() }
     }
 
     #[test]
@@ -266,7 +277,7 @@ mod tests {
         assert_eq!(health.broker_rows()[2], ["3", "-", "-", "1", "3", "not there"].map(ToOwned::to_owned));
         let leaderless: Vec<i32> = health.leaderless.iter().map(|it| it.partition).collect();
         assert_eq!(leaderless, [1, 2], "a leader that is not there does not lead");
-        assert_eq!(health.leaderless[1].row(), ["t", "2", "-", "1,2,3", "1,2"].map(ToOwned::to_owned));
+        assert_eq!(health.leaderless[1].row(), ["t", "2", "-", "1,2,3", "1,2", "3 away"].map(ToOwned::to_owned));
         let json = health.json(1);
         assert_eq!((&json["leaderless_partitions"], json["leaderless"].as_array().map(Vec::len)), (&json!(2), Some(1)));
         assert_eq!(json["under_replicated"][0]["offline"], json!([3]));
@@ -284,7 +295,10 @@ mod tests {
 
     #[test]
     fn a_replica_that_is_behind_counts_though_its_broker_is_there() {
-        let behind = Partition { offline: Vec::new(), ..partition(0, 1, &[1, 3]) };
+        let mut behind = Partition { offline: Vec::new(), ..partition(0, 1, &[1, 3]) };
+        assert_eq!(behind.row()[5], "2 behind");
+        behind.lag.insert(2, 1523);
+        assert_eq!((behind.row()[5].as_str(), &behind.json()["lag"]), ("2 lacks 1523", &json!({"2": 1523})));
         let health = Health::of(&cluster(1, &[(1, false), (2, false), (3, false)]), vec![behind], Moves::default());
         assert_eq!(health.problems(), ["1 partition under-replicated"]);
     }

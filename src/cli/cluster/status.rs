@@ -1,5 +1,6 @@
 //! `ottla cluster status`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -13,17 +14,21 @@ use crate::protocol::api::ApiKey;
 use crate::protocol::messages::describe_cluster::DescribeClusterBroker;
 use crate::protocol::messages::describe_configs::{DescribeConfigsResource, DescribeConfigsResult};
 use crate::protocol::messages::describe_topic_partitions::{Cursor, DescribeTopicPartitionsResponseTopic};
+use crate::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::protocol::messages::list_partition_reassignments::OngoingTopicReassignment;
 use crate::protocol::messages::metadata::MetadataResponseTopic;
 use crate::protocol::messages::{
     DescribeClusterRequest, DescribeClusterResponse, DescribeConfigsRequest, DescribeTopicPartitionsRequest,
-    ListPartitionReassignmentsRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest,
 };
 
 /// Between two looks of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// DescribeCluster's number for the endpoints of brokers.
 const BROKERS: i8 = 1;
+/// ListOffsets's number for the end of a log, and for the replica of whoever is asked, whether it leads or not.
+const LATEST: i64 = -1;
+const THIS_REPLICA: i32 = -2;
 
 /// Show whether the cluster is well: its brokers, partitions without a leader or with replicas missing, and replicas on the move.
 #[derive(Debug, clap::Args)]
@@ -53,7 +58,8 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
     if args.watch {
         return watch(args).await;
     }
-    let health = look(&mut args.connect.client().await?).await?;
+    let mut client = args.connect.client().await?;
+    let health = measured(&mut client, args.limit).await?;
     print(&health, args)?;
     if health.is_healthy() { Ok(()) } else { Err(Failure::Unhealthy) }
 }
@@ -62,7 +68,7 @@ pub(super) async fn run(args: &Args) -> Result<(), Failure> {
 async fn watch(args: &Args) -> Result<(), Failure> {
     let mut client = None;
     loop {
-        match look_with(&mut client, &args.connect).await {
+        match look_with(&mut client, args).await {
             Ok(health) => {
                 print(&health, args)?;
                 if args.exit_when_healthy && health.is_healthy() {
@@ -79,14 +85,55 @@ async fn watch(args: &Args) -> Result<(), Failure> {
     }
 }
 
-async fn look_with(kept: &mut Option<Client>, connect: &Connect) -> Result<Health, ClientError> {
+async fn look_with(kept: &mut Option<Client>, args: &Args) -> Result<Health, ClientError> {
     let mut client = match kept.take() {
         Some(client) => client,
-        None => connect.client().await?,
+        None => args.connect.client().await?,
     };
-    let health = look(&mut client).await?;
+    let health = measured(&mut client, args.limit).await?;
     *kept = Some(client);
     Ok(health)
+}
+
+/// What there is now, and how far behind the replicas are that are shown as such.
+async fn measured(client: &mut Client, limit: usize) -> Result<Health, ClientError> {
+    let mut health = look(client).await?;
+    let shown = health.under_replicated.len().min(limit);
+    measure(client, &mut health.under_replicated[..shown]).await;
+    Ok(health)
+}
+
+/// Asks leaders and those that are behind them for the ends of their logs. Of who does not answer nothing is known.
+async fn measure(client: &mut Client, partitions: &mut [Partition]) {
+    let mut asked: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+    for (at, partition) in partitions.iter().enumerate() {
+        let behind = partition.missing().filter(|broker| !partition.offline.contains(broker));
+        behind.chain([partition.leader]).for_each(|broker| asked.entry(broker).or_default().push(at));
+    }
+    let mut ends: BTreeMap<(i32, String, i32), i64> = BTreeMap::new();
+    for (broker, places) in asked {
+        let topic = |at: usize| ListOffsetsTopic {
+            name: partitions[at].topic.as_str().into(),
+            partitions: vec![ListOffsetsPartition {
+                partition_index: partitions[at].partition,
+                timestamp: LATEST,
+                ..ListOffsetsPartition::default()
+            }],
+        };
+        let topics = places.into_iter().map(topic).collect();
+        let request = ListOffsetsRequest { replica_id: THIS_REPLICA, topics, ..ListOffsetsRequest::default() };
+        let Ok(response) = client.ask_broker(broker, &request).await else { continue };
+        for topic in response.topics {
+            let found = topic.partitions.iter().filter(|found| !found.error_code.is_error());
+            ends.extend(found.map(|it| ((broker, topic.name.to_string(), it.partition_index), it.offset)));
+        }
+    }
+    for partition in partitions {
+        let end = |broker: i32| ends.get(&(broker, partition.topic.clone(), partition.partition));
+        let Some(leader) = end(partition.leader) else { continue };
+        let lag = partition.missing().filter_map(|broker| Some((broker, (leader - end(broker)?).max(0)))).collect();
+        partition.lag = lag;
+    }
 }
 
 /// What there is now.
@@ -184,6 +231,7 @@ fn of_description(topic: DescribeTopicPartitionsResponseTopic) -> impl Iterator<
         replicas: it.replica_nodes,
         in_sync: it.isr_nodes,
         offline: it.offline_replicas,
+        lag: BTreeMap::new(),
     })
 }
 
@@ -196,6 +244,7 @@ fn of_metadata(topic: MetadataResponseTopic) -> impl Iterator<Item = Partition> 
         replicas: it.replica_nodes,
         in_sync: it.isr_nodes,
         offline: it.offline_replicas,
+        lag: BTreeMap::new(),
     })
 }
 
@@ -212,7 +261,7 @@ fn print(health: &Health, args: &Args) -> Result<(), Failure> {
         }
         print_text(&format!("\n{what}: {} of {} partitions\n", all.len(), health.partitions))?;
         let rows: Vec<_> = all.iter().take(args.limit).map(Partition::row).collect();
-        print_table(["TOPIC", "PARTITION", "LEADER", "REPLICAS", "IN-SYNC"], &rows)?;
+        print_table(["TOPIC", "PARTITION", "LEADER", "REPLICAS", "IN-SYNC", "MISSING"], &rows)?;
         if all.len() > args.limit {
             print_text(&format!("and {} more (--limit shows more)\n", all.len() - args.limit))?;
         }
