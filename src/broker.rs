@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::cluster::Peer;
 use crate::config::Config;
+use crate::flaws::Flaws;
 use crate::ids::{BASE64_URL, BrokerId, PartitionId, ReplicaId, Term};
 use crate::log::disk::{Disk, Lane};
 use crate::log::journal::{Journal, JournalError};
@@ -67,6 +68,8 @@ pub struct Env {
     pub fatal: FatalHook,
     /// What a simulation puts between the group coordinators and their logs; nothing otherwise.
     pub tamper: Option<Arc<dyn Tamper>>,
+    /// The bug that a simulation plants; none otherwise.
+    pub flaws: Flaws,
 }
 
 /// Why a broker did not start.
@@ -261,6 +264,7 @@ impl Inner {
         let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
         let peers = peers(&config, &env, &home);
         let (node, seed) = (Node::new(broker, peers, env.seed.rotate_left(17)), random.random());
+        let (node, seed) = (Node::new(broker, peers, env.seed.rotate_left(17), env.flaws), random.random());
         let among = port.map(|_| Arc::clone(&node));
         let mut tasks = JoinSet::new();
         if let Some(port) = port {

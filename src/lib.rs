@@ -21,6 +21,7 @@
 //! - [`clock`]: the time of day, as a seam.
 //! - [`config`]: the TOML file, the environment and the flags: what an operator can set.
 //! - [`metrics`]: what is counted.
+//! - [`flaws`]: bugs that a simulation plants; none ships.
 //! - [`admin`]: the port for `/metrics` and the probes.
 
 pub mod admin;
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod flaws;
 pub mod ids;
 pub mod log;
 pub mod machine;

@@ -29,27 +29,28 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["ids"]),
     ("metrics", &["ids"]),
     ("clock", &["ids"]),
+    ("flaws", &[]),
     ("admin", &["metrics", "net"]),
     ("protocol", &["ids"]),
     ("log", &["ids", "protocol"]),
     ("machine", &["ids", "protocol", "log"]),
     ("net", &["ids"]),
-    ("raft", &["ids", "metrics", "clock", "protocol", "log", "machine", "net"]),
+    ("raft", &["ids", "metrics", "clock", "flaws", "protocol", "log", "machine", "net"]),
     ("cluster", &["ids", "protocol", "machine", "net", "raft"]),
-    ("replica", &["ids", "metrics", "clock", "protocol", "log", "machine", "net", "raft", "cluster"]),
+    ("replica", &["ids", "metrics", "clock", "flaws", "protocol", "log", "machine", "net", "raft", "cluster"]),
     ("server", &["ids", "config", "metrics", "clock", "protocol", "log", "machine", "net", "raft", "replica"]),
     (
         "broker",
         &[
-            "ids", "config", "metrics", "clock", "admin", "protocol", "log", "machine", "net", "raft", "cluster",
-            "replica", "server",
+            "ids", "config", "metrics", "clock", "admin", "flaws", "protocol", "log", "machine", "net", "raft",
+            "cluster", "replica", "server",
         ],
     ),
     (
         "cli",
         &[
-            "ids", "config", "metrics", "clock", "admin", "protocol", "log", "machine", "net", "raft", "replica",
-            "server", "broker",
+            "ids", "config", "metrics", "clock", "admin", "flaws", "protocol", "log", "machine", "net", "raft",
+            "replica", "server", "broker",
         ],
     ),
 ];
@@ -109,6 +110,7 @@ fn the_tree_is_tidy() {
         found.extend(system_clock(source));
         found.extend(unbiased_select(source));
         found.extend(leftovers(source));
+        found.extend(planted_flaws(source));
         found.extend(detached_tasks(source, SPAWN_PLACES));
         found.extend(test_names(source));
     }
@@ -250,6 +252,21 @@ fn the_system_clock_in_the_shell_is_found() {
         assert!(system_clock(&Source::new("cli/bench.rs", bad)).is_empty(), "{bad}");
     }
     assert!(system_clock(&Source::new("raft/flusher.rs", "use tokio::time::Instant;")).is_empty());
+}
+
+/// What a simulation plants to test its checks is in no broker that ships.
+fn planted_flaws(source: &Source) -> Vec<String> {
+    let positions = if source.path == "flaws.rs" { Vec::new() } else { words(&source.shipped, "Flaws::plant") };
+    positions.into_iter().map(|position| source.at(position, "only a simulation plants flaws")).collect()
+}
+
+#[test]
+fn a_planted_flaw_is_found() {
+    let bad = "let env = Env { flaws: Flaws::plant(Flaw::AckBeforeSync), ..env };";
+    assert_eq!(planted_flaws(&Source::new("cli/serve.rs", bad)).len(), 1);
+    assert!(planted_flaws(&Source::new("cli/serve.rs", "flaws: Flaws::NONE")).is_empty());
+    let test = "fn f() {}\n#[cfg(test)]\nmod tests { fn g() { Flaws::plant(Flaw::AckBeforeSync); } }";
+    assert!(planted_flaws(&Source::new("raft/node.rs", test)).is_empty(), "tests may");
 }
 
 /// A `select!` that polls at random would make a simulation's trace differ from its seed.

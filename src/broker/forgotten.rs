@@ -16,6 +16,7 @@ use super::blocking::on_disk;
 use super::identity::LifeState;
 use super::open::Wanted;
 use super::{BrokerError, Inner};
+use crate::flaws::Flaw;
 use crate::ids::{PartitionId, ReplicaId};
 use crate::log::disk::Lane;
 use crate::machine::controller::Controller;
@@ -45,7 +46,7 @@ impl Inner {
     /// # Errors
     /// If the controller or the data directory cannot take it down: nothing is opened then.
     pub(super) async fn replace_forgotten(&self) -> Result<(), BrokerError> {
-        if !self.home.lost_page_cache(&self.env.boot_id) {
+        if !self.home.lost_page_cache(&self.env.boot_id) || self.env.flaws.has(Flaw::ForgottenVotes) {
             return Ok(());
         }
         let is_page_cache = |durability| durability == Durability::PageCache;

@@ -9,8 +9,9 @@ use super::blocking::on_disk;
 use super::identity::Home;
 use super::{BrokerError, Env, Inner};
 use crate::config::Config;
+use crate::flaws::Flaw;
 use crate::ids::{Incarnation, PartitionId, RaftIndex, ReplicaId};
-use crate::log::disk::{Disk, Lane};
+use crate::log::disk::{Disk, Lane, Open};
 use crate::log::journal::Journal;
 use crate::log::{Log, LogConfig, OpenAfter, Recovered};
 use crate::machine::Machine;
@@ -73,6 +74,15 @@ fn open_log<M: Machine>(
         None => fresh(),
     };
     Ok(Opened { log: Arc::new(log), machine: Arc::new(Mutex::new(machine)), recovered })
+}
+
+/// A planted bug: what stands behind the last flushed mark is cut off.
+fn cut_at_mark(disk: &dyn Disk, journal: &Journal, id: PartitionId) {
+    let Some(place) = journal.group(id).mark.map(|mark| mark.place) else { return };
+    let path = format!("{}/{}.log", crate::log::directory(id), place.segment);
+    if let Ok(file) = disk.open(&path, Open::Existing) {
+        drop(file.set_len(place.position).and_then(|()| file.sync()));
+    }
 }
 
 /// Says what recovery found: the operator must hear of every byte that was cut or is damaged.
@@ -289,10 +299,16 @@ impl Inner {
         let config = log_config(&wanted.config);
         let coordinates = wanted.name == OFFSETS_TOPIC;
         let fresh = if coordinates { PartitionMachine::coordinator } else { PartitionMachine::default };
-        let work = move || open_log(disk, journal, id, config, clean, fresh);
+        let reuses = !clean && self.env.flaws.has(Flaw::OffsetsReused);
+        let work = move || {
+            if reuses {
+                cut_at_mark(disk.as_ref(), &journal, id);
+            }
+            open_log(disk, journal, id, config, clean, fresh)
+        };
         let opened = on_disk(&self.env.disk, Lane::Read, work).await;
         let opened = opened.map_err(|error| NotOpened::Offline(error.to_string()))?.map_err(NotOpened::Offline)?;
-        if opened.recovered.forgotten {
+        if opened.recovered.forgotten && !self.env.flaws.has(Flaw::ForgottenVotes) {
             return Err(NotOpened::Forgotten);
         }
         let page_cache = wanted.config.durability == Durability::PageCache;

@@ -11,6 +11,7 @@ use super::{Exit, logging};
 use crate::broker::{Broker, Env};
 use crate::clock::SystemClock;
 use crate::config::{Config, Flag};
+use crate::flaws::Flaws;
 use crate::log::mmap::{MmapDisk, MmapOptions};
 use crate::net::TokioNetwork;
 
@@ -114,6 +115,7 @@ async fn serve(mut config: Config) -> Exit {
             std::process::exit(Exit::DeviceFailed as i32);
         }),
         tamper: None,
+        flaws: Flaws::NONE,
     };
     // Taken before the ready line: whoever reads it may stop the broker at once.
     let stop = match stop_signal() {

@@ -5,7 +5,7 @@
 //! so, which may be on the simulation's clock.
 //!
 //! # Faults
-//! - **Power cut** ([`MemDisk::cut_power_at`], [`MemDisk::cut_power_now`], then [`MemDisk::after_power_cut`]): a write that is cut is
+//! - **Power cut** ([`MemDisk::cut_power_at`], [`MemDisk::cut_power_in_write`], [`MemDisk::cut_power_now`], then [`MemDisk::after_power_cut`]): a write that is cut is
 //!   torn; what was not synced survives in any subset: sectors (also in an older unsynced version), lengths, names. The zeros that
 //!   [`DiskFile::set_len`] leaves behind a cut are unsynced like any write: cutting and growing again may show the old bytes.
 //! - **Kill -9** ([`MemDisk::crash_process`], between two operations or before one that [`MemDisk::kill_at`] names): everything written
@@ -61,6 +61,10 @@ pub struct Counters {
     pub bytes_written: u64,
     /// Bytes read with `DiskFile::read_at`.
     pub bytes_read: u64,
+    /// Syncs that failed.
+    pub failed_syncs: u64,
+    /// Answers that there is no space: of writes, allocations, and of questions how much there is.
+    pub full: u64,
 }
 
 /// What an operation is called in the trace.
@@ -273,10 +277,27 @@ impl MemDisk {
         (state.sync_is_noop, state.dir_sync_is_noop, state.merciless) = (true, true, true);
     }
 
+    /// From now on a power cut leaves nothing that was not synced, or any of it.
+    pub fn set_merciless(&self, merciless: bool) {
+        lock(&self.shared.state).merciless = merciless;
+    }
+
+    /// Cuts the power during the next write to a file whose name ends like that: it is torn.
+    pub fn cut_power_in_write(&self, name_ends: &str) {
+        lock(&self.shared.state).cut_in_write = Some(name_ends.to_owned());
+    }
+
     /// Plants a bug: syncs of the files and directories that `skip` names say `Ok` and make nothing durable. It is asked with the disk and
     /// the path that the file was opened by.
     pub fn skip_syncs(&self, skip: impl Fn(&Self, &str) -> bool + Send + Sync + 'static) {
         *lock(&self.shared.skip_sync) = Some(Arc::new(skip));
+    }
+
+    fn tear_if_due(&self, path: &str) {
+        let mut state = lock(&self.shared.state);
+        if state.cut_in_write.as_ref().is_some_and(|ends| path.ends_with(ends.as_str())) {
+            (state.cut_in_write, state.cuts_now) = (None, true);
+        }
     }
 
     fn skips_sync(&self, path: &str) -> bool {
@@ -376,7 +397,7 @@ impl Shared {
                 state.power = Power::Killed;
                 return Err(power_is_off());
             }
-            let last = state.cut_at.is_some_and(|at| at <= state.counters.ops);
+            let last = state.cut_at.is_some_and(|at| at <= state.counters.ops) || std::mem::take(&mut state.cuts_now);
             state.counters.ops += 1;
             let result = act(state, last);
             if last {

@@ -23,6 +23,7 @@ use super::types::{
     Applied, Command, RaftLogId, RaftStoredMembership, TypeConfig, decode_membership, encode_membership, log_id,
     raft_log_id,
 };
+use crate::flaws::{Flaw, Flaws};
 use crate::ids::{LogId, Offset, RaftIndex, ReplicaId, Term};
 use crate::log::entry::{Body, EntrySummary, RaftEntryKind};
 use crate::log::journal::Journal;
@@ -81,6 +82,8 @@ pub struct ApplierConfig<M: Machine> {
     pub snapshots: Snapshots,
     /// Bytes applied since their groups' last descriptors, over the whole broker.
     pub undescribed_bytes: Arc<AtomicU64>,
+    /// The bug that is planted, if one is.
+    pub flaws: Flaws,
 }
 
 /// The state machine of one group.
@@ -100,6 +103,7 @@ pub struct Applier<M: Machine> {
     described: Option<RaftIndex>,
     undescribed: u64,
     undescribed_total: Arc<AtomicU64>,
+    flaws: Flaws,
     /// Captured descriptors of entries that are not synced yet: nothing persistent may name those.
     unflushed: VecDeque<Descriptor>,
     /// Batches behind the one that was read last, for a machine that reads records. They need not be committed.
@@ -126,6 +130,7 @@ impl<M: Machine> Applier<M> {
             described: descriptor.map(|d| d.id.index),
             undescribed: 0,
             undescribed_total: config.undescribed_bytes,
+            flaws: config.flaws,
             unflushed: VecDeque::new(),
             ahead: VecDeque::new(),
             machine: config.machine,
@@ -278,6 +283,10 @@ impl<M: Machine> Applier<M> {
 
     fn hand_over(&mut self) {
         while let Some(descriptor) = self.unflushed.pop_front() {
+            if self.flaws.has(Flaw::CheckpointAhead) {
+                self.journal.put_descriptor(self.log.id(), descriptor, Box::new(drop));
+                continue;
+            }
             match self.log.put_descriptor(descriptor.clone(), Box::new(drop)) {
                 Ok(()) => {}
                 Err(LogError::NotFlushed { .. }) => return self.unflushed.push_front(descriptor),

@@ -20,6 +20,7 @@ use super::transport::proto::liveness_server::LivenessServer;
 use super::transport::serve::serve_connection;
 use super::transport::service::Service;
 use super::types::Command;
+use crate::flaws::Flaws;
 use crate::ids::{BrokerId, Incarnation, PartitionId, PartitionIndex, ReplicaId, Term, TopicId};
 use crate::log::disk::Disk;
 use crate::log::journal::Journal;
@@ -193,7 +194,7 @@ impl Cluster {
     pub(super) async fn boot(&mut self, broker: i32) {
         let wire = Wire { me: broker, wires: Arc::clone(&self.wires) };
         let node_seed = self.random.random();
-        let among = super::node::Node::new(BrokerId(broker), self.peers(broker, CLUSTER), node_seed);
+        let among = super::node::Node::new(BrokerId(broker), self.peers(broker, CLUSTER), node_seed, Flaws::NONE);
         for other in self.nodes.keys().filter(|other| **other != broker) {
             among.add_peer(BrokerId(*other), &address(*other)).unwrap();
         }

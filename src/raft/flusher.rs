@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
+use crate::flaws::{Flaw, Flaws};
 use crate::ids::RaftIndex;
 use crate::log::Log;
 use crate::log::disk::{Disk, Lane};
@@ -87,14 +88,15 @@ pub struct LogFlusher {
     flusher: Arc<Flusher>,
     log: Arc<Log>,
     page_cache: AtomicBool,
+    pub(super) flaws: Flaws,
     queue: Mutex<Queue>,
 }
 
 impl LogFlusher {
     /// Registers a log. With `page_cache`, appends are acknowledged before they are synced.
     #[must_use]
-    pub fn new(flusher: Arc<Flusher>, log: Arc<Log>, page_cache: bool) -> Arc<Self> {
-        Arc::new(Self { flusher, log, page_cache: AtomicBool::new(page_cache), queue: Mutex::default() })
+    pub fn new(flusher: Arc<Flusher>, log: Arc<Log>, page_cache: bool, flaws: Flaws) -> Arc<Self> {
+        Arc::new(Self { flusher, log, page_cache: AtomicBool::new(page_cache), flaws, queue: Mutex::default() })
     }
 
     /// Changes the durability of appends from now on.
@@ -116,6 +118,11 @@ impl LogFlusher {
         }
         let mut queue = self.lock();
         queue.dirty_bytes += bytes;
+        if self.flaws.has(Flaw::AckBeforeSync) {
+            queue.wanted = true;
+            self.start(queue);
+            return done(Ok(()));
+        }
         // Completions are a watermark: one that is not synced may not overtake one that is waited for.
         let overtakes = queue.awaited || !queue.pending.is_empty();
         if must_sync || overtakes || !self.is_page_cache() {

@@ -20,6 +20,7 @@ use super::node::Node;
 use super::transport::Member;
 use super::transport::client::GroupNetwork;
 use super::types::{Applied, Callback, Command, Runtime, TypeConfig, decode_vote, log_id, raft_log_id};
+use crate::flaws::{Flaw, Flaws};
 use crate::ids::{LogId, PartitionId, RaftIndex, ReplicaId, Term};
 use crate::log::journal::Journal;
 use crate::log::{Descriptor, Log};
@@ -167,7 +168,7 @@ pub struct Group<M: Machine> {
     seed: u64,
 }
 
-fn raft_config(id: PartitionId) -> Config {
+fn raft_config(id: PartitionId, flaws: Flaws) -> Config {
     Config {
         cluster_name: id.to_string(),
         heartbeat_interval: 200,
@@ -179,7 +180,7 @@ fn raft_config(id: PartitionId) -> Config {
         enable_tick: false,
         enable_pre_vote: Some(true),
         // A restarted leader that lost its unsynced tail would resume its term and use log ids again: acked entries diverge.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(flaws.has(Flaw::LeaderRestored)),
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: 0,
         purge_batch_size: 1,
@@ -242,9 +243,9 @@ impl<M: Machine> Group<M> {
     }
 
     async fn start_seeded(config: GroupConfig<M>) -> Result<Self, StartError> {
-        let id = config.log.id();
+        let (id, flaws) = (config.log.id(), config.node.flaws());
         let undescribed_bytes = Arc::clone(&config.flusher.undescribed_bytes);
-        let flusher = LogFlusher::new(config.flusher, Arc::clone(&config.log), config.page_cache);
+        let flusher = LogFlusher::new(config.flusher, Arc::clone(&config.log), config.page_cache, flaws);
         let store = LogStore::new(Arc::clone(&config.log), Arc::clone(&config.journal), Arc::clone(&flusher));
         store.found(config.me, &config.founders, config.descriptor.as_ref())?;
         let voters = store.voters(config.descriptor.as_ref())?;
@@ -259,8 +260,9 @@ impl<M: Machine> Group<M> {
             observer: config.observer,
             snapshots: config.snapshots,
             undescribed_bytes,
+            flaws,
         })?;
-        let settings = raft_config(id).validate().map_err(|error| StartError::Core(error.to_string()))?;
+        let settings = raft_config(id, flaws).validate().map_err(|error| StartError::Core(error.to_string()))?;
         let network = GroupNetwork::new(Arc::clone(config.node.peers()), config.node, id);
         let raft = Raft::new(config.me, Arc::new(settings), network, store, applier)
             .await

@@ -22,6 +22,7 @@ use super::types::{
     Command, Placed, RaftEntry, RaftLogId, RaftMembership, RaftVote, TypeConfig, decode_membership, decode_vote,
     encode_membership, encode_vote, log_id, raft_log_id,
 };
+use crate::flaws::Flaw;
 use crate::ids::{LogId, Offset, PartitionId, RaftIndex, ReplicaId, Term};
 use crate::log::entry::{Body, EntrySummary, NewEntry, RaftEntryKind, StoredEntry};
 use crate::log::journal::Journal;
@@ -252,6 +253,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        if self.flusher.flaws.has(Flaw::VoteNotStored) && self.id != PartitionId::CONTROLLER {
+            return Ok(());
+        }
         let (done, durable) = tokio::sync::oneshot::channel();
         let done = Box::new(move |outcome| drop(done.send(outcome)));
         self.journal.put_vote(self.id, encode_vote(vote), done);

@@ -15,6 +15,7 @@ use super::lag::Lag;
 use super::liveness::{Ack, BEAT_EVERY, Beat, Due, LEASE, Liveness};
 use super::transport::groups::{Asked, Groups, Member, Standing, Votes};
 use super::transport::{Peers, wire};
+use crate::flaws::{Flaw, Flaws};
 use crate::ids::{BrokerId, PartitionId, ReplicaId, Term};
 
 /// How often the time is looked at while some group has no leader.
@@ -42,6 +43,7 @@ struct Serving {
 /// This broker among the others.
 pub struct Node {
     me: BrokerId,
+    flaws: Flaws,
     born: Instant,
     liveness: Mutex<Liveness>,
     serving: Mutex<Serving>,
@@ -69,7 +71,7 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// A broker that begins a new life. `seed` draws which, and when it stands for elections.
     #[must_use]
-    pub fn new(me: BrokerId, peers: Arc<Peers>, seed: u64) -> Arc<Self> {
+    pub fn new(me: BrokerId, peers: Arc<Peers>, seed: u64, flaws: Flaws) -> Arc<Self> {
         let mut random = StdRng::seed_from_u64(seed);
         let liveness = Mutex::new(Liveness::new(me, random.random(), Duration::ZERO));
         let (groups, began, lag, random) = (Groups::default(), Mutex::default(), Mutex::default(), Mutex::new(random));
@@ -77,6 +79,7 @@ impl Node {
         let voters = Mutex::default();
         let node = Arc::new(Self {
             me,
+            flaws,
             born: Instant::now(),
             liveness,
             serving,
@@ -112,8 +115,20 @@ impl Node {
     /// The term in which the replica here leads its group and may serve reads now.
     #[must_use]
     pub fn serving(&self, group: PartitionId) -> Option<Term> {
-        let now = self.now();
-        self.liveness().serving(group, now)
+        self.serving_now(&self.liveness(), group)
+    }
+
+    fn serving_now(&self, liveness: &Liveness, group: PartitionId) -> Option<Term> {
+        if self.flaws.has(Flaw::ReadWithoutLease) {
+            return liveness.claimed_in(group);
+        }
+        liveness.serving(group, self.now())
+    }
+
+    /// The bug that is planted, if one is.
+    #[must_use]
+    pub fn flaws(&self) -> Flaws {
+        self.flaws
     }
 
     fn served(&self) -> MutexGuard<'_, Serving> {
@@ -124,9 +139,8 @@ impl Node {
     fn refresh(&self, group: PartitionId) {
         let mut served = self.served();
         let (serving, claims) = {
-            let now = self.now();
             let liveness = self.liveness();
-            (liveness.serving(group, now), liveness.claims(group))
+            (self.serving_now(&liveness, group), liveness.claims(group))
         };
         if claims && serving.is_none() {
             served.pending.insert(group);
@@ -438,6 +452,7 @@ impl Node {
         let (Due::Elect(group) | Due::Heartbeat(group)) = due;
         let Some(member) = self.groups.here(group) else { return };
         match due {
+            Due::Elect(_) if self.flaws.has(Flaw::LeaderOnRecord) && member.standing().elected => {}
             Due::Elect(_) => {
                 self.elections.fetch_add(1, Ordering::Relaxed);
                 drop(tokio::spawn(async move { member.elect().await }));
@@ -516,6 +531,7 @@ impl Votes for Node {
         let now = self.now();
         let mut liveness = self.liveness();
         if asked != Asked::Transfer
+            && !self.flaws.has(Flaw::VoteDespitePromise)
             && let Some(why) = liveness.refuses(group, candidate.broker, now)
         {
             return Err(why);

@@ -18,6 +18,7 @@ use super::log_store::LogStore;
 use super::node::Node;
 use super::transport::Peers;
 use super::types::{Applied, Command, RaftEntry, RaftLogId, RaftStoredMembership, RaftVote, TypeConfig, log_id};
+use crate::flaws::Flaws;
 use crate::ids::{BrokerId, Incarnation, Offset, PartitionId, PartitionIndex, ReplicaId, Term, TopicId};
 use crate::log::disk::Disk;
 use crate::log::journal::Journal;
@@ -194,7 +195,7 @@ impl RaftLogStorage<TypeConfig> for SuiteStore {
 impl StoreBuilder<TypeConfig, SuiteStore, AnyMachine, ()> for Builder {
     async fn build(&self) -> Result<((), SuiteStore, AnyMachine), StorageError<TypeConfig>> {
         let parts = open(&MemDisk::inline(), LogConfig::default());
-        let flusher = LogFlusher::new(Arc::clone(&parts.flusher), Arc::clone(&parts.log), false);
+        let flusher = LogFlusher::new(Arc::clone(&parts.flusher), Arc::clone(&parts.log), false, Flaws::NONE);
         let store = LogStore::new(Arc::clone(&parts.log), Arc::clone(&parts.journal), flusher);
         let store = SuiteStore { store, log: parts.log, journal: parts.journal };
         Ok(((), store, AnyMachine::default()))
@@ -228,7 +229,7 @@ async fn live_as(disk: &MemDisk, fresh: fn() -> PartitionMachine) -> Life {
     let group = Group::lead(GroupConfig {
         me: ME,
         founders: BTreeSet::from([ME]),
-        node: Node::new(ME.broker, Peers::new(Arc::new(TokioNetwork), "test"), 1),
+        node: Node::new(ME.broker, Peers::new(Arc::new(TokioNetwork), "test"), 1, Flaws::NONE),
         log: parts.log,
         journal: parts.journal,
         flusher: parts.flusher,
@@ -405,7 +406,7 @@ async fn a_state_larger_than_segments_is_written_once_for_as_much_log_and_found_
 fn a_log_is_taken_over_by_a_later_incarnation_of_its_only_voter_and_by_nobody_else() {
     let disk = MemDisk::inline();
     let parts = open(&disk, LogConfig { segment_bytes: 1 << 20 });
-    let flusher = LogFlusher::new(Arc::clone(&parts.flusher), Arc::clone(&parts.log), false);
+    let flusher = LogFlusher::new(Arc::clone(&parts.flusher), Arc::clone(&parts.log), false, Flaws::NONE);
     let store = LogStore::new(Arc::clone(&parts.log), Arc::clone(&parts.journal), flusher);
     let replica = |broker, incarnation| ReplicaId { broker: BrokerId(broker), incarnation: Incarnation(incarnation) };
     let last = || parts.log.state().last.map(|last| last.index.0);

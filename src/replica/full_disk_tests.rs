@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::flaws::Flaws;
 use crate::ids::{BrokerId, Incarnation, LogId, PartitionIndex, ReplicaId, TopicId};
 use crate::log::journal::Journal;
 use crate::log::mem_disk::MemDisk;
@@ -52,7 +53,7 @@ async fn live(disk: MemDisk, config: Arc<TopicConfig>) -> Life {
     let group = GroupConfig {
         me,
         founders: BTreeSet::from([me]),
-        node: Node::new(me.broker, Peers::new(Arc::new(TokioNetwork), "test"), 1),
+        node: Node::new(me.broker, Peers::new(Arc::new(TokioNetwork), "test"), 1, Flaws::NONE),
         log: Arc::new(log),
         journal: Arc::clone(&journal),
         flusher: Flusher::new(shared, Arc::new(Metrics::new(&[], &[])), Arc::new(|fatal| panic!("{fatal:?}"))),

@@ -222,7 +222,8 @@ impl Leader {
         self.poisoned = true;
     }
 
-    fn forget(&mut self, index: RaftIndex) {
+    /// The entry proposed at `index` has ended.
+    pub(super) fn forget(&mut self, index: RaftIndex) {
         if let Some(bytes) = self.in_flight.remove(&index) {
             self.in_flight_bytes -= bytes;
         }

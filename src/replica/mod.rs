@@ -24,12 +24,14 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Duration, Instant};
 
+use crate::flaws::{Flaw, Flaws};
 use crate::ids::{Offset, PartitionId, ProducerId, RaftIndex, ReplicaId, Term, Timestamp};
 use crate::log::retention::new_log_start;
 use crate::log::{Log, LogConfig, LogError, SegmentInfo};
 use crate::machine::partition::{Command, PartitionMachine};
 use crate::machine::producer_state::{Expired, Refusal};
 use crate::machine::topic_config::{Durability, TopicConfig};
+use crate::machine::{Committed, Machine, What};
 use crate::net::BoxFuture;
 use crate::protocol::batch::BatchHeader;
 use crate::raft::{AppliedState, Flusher, Group, GroupConfig, Node, Observer, StartError};
@@ -98,6 +100,7 @@ pub struct Replica {
     leader: Arc<Mutex<Leader>>,
     flusher: Arc<Flusher>,
     config: Mutex<Arc<TopicConfig>>,
+    flaws: Flaws,
     /// Whether its machine is a coordinator's, so that its log is needed only as far as the last snapshot.
     coordinates: bool,
 }
@@ -176,7 +179,7 @@ impl Replica {
         published: Arc<Publisher>,
         spawn: impl FnOnce(BoxFuture<'static, ()>),
     ) -> Result<Arc<Self>, StartError> {
-        let flusher = Arc::clone(&group.flusher);
+        let (flusher, flaws) = (Arc::clone(&group.flusher), group.node.flaws());
         let coordinates = group.machine.lock().expect("nobody else has it yet").values().is_some();
         let group = Group::open(group).await?;
         let leader = Arc::new(Mutex::new(Leader::new(Term(0), Place { index: RaftIndex(0), base_offset: Offset(0) })));
@@ -192,6 +195,7 @@ impl Replica {
             leader,
             flusher,
             config,
+            flaws,
             coordinates,
         });
         spawn(Box::pin(submit::run(Arc::downgrade(&replica), queue)));
@@ -253,6 +257,9 @@ impl Replica {
         if self.flusher.is_dead() || serving.is_some_and(|serving| serving != marks.term) {
             marks.term = None;
         }
+        if self.flaws.has(Flaw::ServedPastHighWatermark) {
+            marks.high_watermark = self.log().state().next_offset;
+        }
         marks
     }
 
@@ -293,7 +300,20 @@ impl Replica {
     /// # Errors
     /// As for a batch. Moving to or below the present log start succeeds and changes nothing.
     pub async fn move_log_start(&self, offset: Offset) -> Result<(), SubmitError> {
+        if self.flaws.has(Flaw::LogStartNotReplicated) {
+            self.move_log_start_here(offset);
+            return Ok(());
+        }
         self.command(Command::LogStart(offset).encode()).await
+    }
+
+    fn move_log_start_here(&self, offset: Offset) {
+        let mut machine = self.group.machine().lock().expect("a machine's apply does not panic");
+        let (what, id) = (Command::LogStart(offset).encode(), self.log().state().last.unwrap_or_default());
+        if machine.apply(Committed { id, what: What::Command(&what) }).is_ok() {
+            let log_start = machine.log_start();
+            self.published.marks.update(|marks| marks.log_start = log_start);
+        }
     }
 
     /// Proposes a command of the partition's machine and waits until it is applied.

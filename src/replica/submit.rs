@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::mpsc;
 
 use super::leader::{Answer, Decision, Leader, Place};
-use super::{Replica, Request, Submission, SubmitError, Submitted};
+use super::{Done, Replica, Request, Submission, SubmitError, Submitted};
+use crate::flaws::{Flaw, Flaws};
 use crate::ids::RaftIndex;
 use crate::log::LogError;
 use crate::protocol::batch::HEADER_BYTES;
@@ -24,6 +25,7 @@ type Parked = BTreeMap<RaftIndex, Vec<Box<dyn FnOnce(bool) + Send>>>;
 struct Shared {
     leader: Arc<Mutex<Leader>>,
     parked: Arc<Mutex<Parked>>,
+    flaws: Flaws,
 }
 
 impl Shared {
@@ -33,6 +35,8 @@ impl Shared {
             let mut leader = lock(&self.leader);
             if applied {
                 leader.applied(index);
+            } else if self.flaws.has(Flaw::OverlaySurvives) {
+                leader.forget(index);
             } else {
                 leader.failed(index);
             }
@@ -54,7 +58,7 @@ pub(super) async fn run(replica: Weak<Replica>, mut queue: mpsc::Receiver<Reques
     let parked = Arc::default();
     while queue.recv_many(&mut turn, REQUESTS_PER_TURN).await > 0 {
         let Some(replica) = replica.upgrade() else { return };
-        let shared = Shared { leader: Arc::clone(&replica.leader), parked: Arc::clone(&parked) };
+        let shared = Shared { leader: Arc::clone(&replica.leader), parked: Arc::clone(&parked), flaws: replica.flaws };
         for request in turn.drain(..) {
             match request {
                 Request::Batch(submission) => batch(&replica, &shared, submission).await,
@@ -142,6 +146,7 @@ async fn batch(replica: &Replica, shared: &Shared, submission: Submission) {
                 (leader.term(), leader.proposed_batch(&header, bytes))
             };
             let proposal = shared.clone();
+            let done = acknowledged_first(replica, done, place);
             let ended = move |outcome: Result<crate::raft::group::Proposed, ProposeError>| {
                 if let Ok(proposed) = &outcome {
                     assert_eq!(proposed.id.index, place.index, "overlay-predicts: the index");
@@ -163,6 +168,15 @@ async fn batch(replica: &Replica, shared: &Shared, submission: Submission) {
                 .await;
         }
     }
+}
+
+/// What is called with the outcome; with a planted bug, nobody any more.
+fn acknowledged_first(replica: &Replica, done: Done, place: Place) -> Done {
+    if !replica.flaws.has(Flaw::AckBeforeMajority) {
+        return done;
+    }
+    done(Ok(Submitted { base_offset: place.base_offset, duplicate: false }));
+    Box::new(drop)
 }
 
 impl From<ProposeError> for SubmitError {

@@ -102,6 +102,7 @@ impl Server {
             boot_id: boot_id.to_owned(),
             fatal,
             tamper: None,
+            flaws: ottla::flaws::Flaws::NONE,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let broker = runtime.block_on(Broker::start(config, env))?;

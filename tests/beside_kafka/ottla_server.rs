@@ -37,6 +37,7 @@ impl Server {
             boot_id: "boot".to_owned(),
             fatal: Arc::new(|fatal| panic!("{}", fatal.reason)),
             tamper: None,
+            flaws: ottla::flaws::Flaws::NONE,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let broker = runtime.block_on(Broker::start(config, env)).unwrap();

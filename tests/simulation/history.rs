@@ -32,6 +32,8 @@ pub struct History {
     pub high_watermarks: BTreeMap<i32, i64>,
     /// Falls of a high watermark.
     pub regressions: Vec<String>,
+    /// Where each partition's log started at last, if it was moved.
+    pub log_starts: BTreeMap<i32, i64>,
     /// Retries that the broker knew for duplicates cannot be seen by a client; how many batches were sent again.
     pub resent: u64,
     wire_hash: u64,
@@ -62,6 +64,23 @@ impl History {
         *highest = high_watermark.max(*highest);
     }
 
+    fn is_deleted(&self, (partition, offset): Position) -> bool {
+        self.log_starts.get(&partition).is_some_and(|start| offset < *start)
+    }
+
+    /// What cannot be, whatever a last read would find: one position has two values.
+    pub fn contradictions(&self) -> Vec<String> {
+        let mut known: BTreeMap<Position, &String> = BTreeMap::new();
+        let mut found = Vec::new();
+        for (position, value) in self.acked.iter().chain(&self.polled) {
+            let first = known.entry(*position).or_insert(value);
+            if *first != value {
+                found.push(format!("inconsistent-offset: {position:?} was {first}, and {value}").replace("..", ""));
+            }
+        }
+        found
+    }
+
     /// Every violation.
     pub fn violations(&self) -> Vec<String> {
         let mut found = self.regressions.clone();
@@ -74,7 +93,7 @@ impl History {
 
     fn check_acked(&self, found: &mut Vec<String>) {
         let present: BTreeSet<&String> = self.last_read.values().collect();
-        for (position, value) in &self.acked {
+        for (position, value) in self.acked.iter().filter(|(position, _)| !self.is_deleted(*position)) {
             match self.last_read.get(position) {
                 Some(there) if there == value => {}
                 Some(there) => found.push(format!("inconsistent-offset: {position:?} acked {value}, holds {there}")),
@@ -87,7 +106,7 @@ impl History {
     }
 
     fn check_polled(&self, found: &mut Vec<String>) {
-        for (position, value) in &self.polled {
+        for (position, value) in self.polled.iter().filter(|(position, _)| !self.is_deleted(*position)) {
             if self.last_read.get(position) != Some(value) {
                 found.push(format!("read-past-hw: {value} was read at {position:?} and is gone"));
             }
@@ -111,7 +130,8 @@ impl History {
             if last.insert((*partition, producer), number).is_some_and(|before| before > number) {
                 found.push(format!("nonmonotonic-send: {value} at ({partition}, {offset}) after a later one"));
             }
-            let expected = next_offset.entry(*partition).or_insert(0);
+            let start = self.log_starts.get(partition).copied().unwrap_or(0);
+            let expected = next_offset.entry(*partition).or_insert(start);
             if *offset != *expected {
                 found.push(format!("poll-skip: partition {partition} has {offset} where {expected} was due"));
             }

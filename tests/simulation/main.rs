@@ -11,6 +11,7 @@ mod history;
 mod network;
 mod panics;
 mod runner;
+mod sealed;
 mod workload;
 mod world;
 
@@ -53,6 +54,10 @@ struct Outcome {
 
 /// Runs a plan to its end and checks what the clients saw.
 fn run(plan: &Plan) -> Outcome {
+    sealed::run(plan.seed, || play(plan))
+}
+
+fn play(plan: &Plan) -> Outcome {
     let world = World::new(plan.seed);
     if let Some(bug) = plan.bug {
         world.plant(bug);

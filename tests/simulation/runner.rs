@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::sealed;
 use crate::world::{BROKER, World};
 
 /// Task ids count for the whole process: two runs at once would see each other in them.
@@ -35,6 +36,7 @@ pub fn simulate(world: &World, time_max: Duration, clients: impl Future<Output =
             ended.stuck = true;
             break;
         };
+        sealed::advance(sim.elapsed());
         if let Some(end) = world.end_of_life() {
             sim.crash(BROKER);
             ended.disk_ops += world.disk().ops();

@@ -1,13 +1,15 @@
 //! The simulated machine room: one broker host on a faulty disk, clients, and a clock, all driven by one seed.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ottla::broker::{Broker, Env};
 use ottla::clock::Clock;
 use ottla::config::{Config, Durability};
-use ottla::ids::Timestamp;
+use ottla::flaws::{Flaw, Flaws};
+use ottla::ids::{ReplicaId, Timestamp};
 use ottla::log::disk::{Disk, Job, Lane};
 use ottla::log::mem_disk::MemDisk;
 use ottla::replica::coordinator::Tamper;
@@ -45,6 +47,62 @@ pub enum Fault {
     Stop(u64),
 }
 
+/// What is done within a broker that lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It asks the broker with that place to lead what it leads.
+    Transfer(usize),
+    /// The Raft cores of the partitions that it leads stop.
+    StopCores,
+}
+
+impl Deed {
+    /// Does it; to how many partitions.
+    async fn run(self, running: &Context) -> u64 {
+        let mut done = 0;
+        for replica in running.replicas.open() {
+            let group = replica.group();
+            if group.term().is_none() || replica.coordinates() {
+                continue;
+            }
+            match self {
+                Self::StopCores => group.stop().await,
+                Self::Transfer(to) => {
+                    let voters = group.members().voters;
+                    let is_meant = |replica: &&ReplicaId| usize::try_from(replica.broker.0) == Ok(to + 1);
+                    let to = voters.iter().flatten().find(is_meant).copied();
+                    let (Some(node), Some(to)) = (&running.among, to) else { continue };
+                    node.withdraw(replica.id());
+                    group.transfer(to).await;
+                }
+            }
+            done += 1;
+        }
+        done
+    }
+}
+
+/// What is to be done in a life, and to how many partitions something was.
+#[derive(Default)]
+struct Deeds {
+    wanted: Mutex<VecDeque<Deed>>,
+    changed: Notify,
+    done: AtomicU64,
+}
+
+impl Deeds {
+    /// Does what is wanted, for ever.
+    async fn run(&self, running: &Context) {
+        loop {
+            let next = self.wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front();
+            match next {
+                Some(deed) => drop(self.done.fetch_add(deed.run(running).await, Ordering::Relaxed)),
+                None => self.changed.notified().await,
+            }
+        }
+    }
+}
+
 /// How a life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -72,11 +130,16 @@ struct State {
     /// The ids of the clusters that its lives were of.
     clusters: BTreeSet<String>,
     disk: MemDisk,
+    /// What the disk is like, whatever it holds.
+    device: Device,
     bug: Option<Bug>,
+    flaws: Flaws,
     seed: u64,
     lives: u64,
     boots: u64,
     fatal: Option<String>,
+    /// Whether a sync is to fail, which ends the process.
+    sync_fails: bool,
     start_errors: Vec<String>,
     /// What the configuration of each life has beside what all have.
     adjust: Adjust,
@@ -89,18 +152,38 @@ struct State {
     /// Tells the present life to stop, and whether it has.
     stop: Arc<Notify>,
     has_stopped: bool,
+    deeds: Arc<Deeds>,
 }
 
-fn empty_disk(seed: u64) -> MemDisk {
-    MemDisk::with_defer(Arc::new(defer)).seeded(seed)
+/// How long the jobs of a disk take.
+#[derive(Clone, Default)]
+struct Device {
+    /// Microseconds; 0 for [`DISK_LATENCY`].
+    latency: Arc<AtomicU64>,
+    /// Jobs that took longer than that.
+    slowed: Arc<AtomicU64>,
 }
 
-/// Runs a job of the disk a little later, on the host that asked.
-fn defer(_lane: Lane, job: Job) {
-    tokio::spawn(async move {
-        tokio::time::sleep(DISK_LATENCY).await;
-        job();
-    });
+impl Device {
+    fn empty_disk(&self, seed: u64) -> MemDisk {
+        let device = self.clone();
+        MemDisk::with_defer(Arc::new(move |lane, job| device.defer(lane, job))).seeded(seed)
+    }
+
+    /// Runs a job of the disk a little later, on the host that asked.
+    fn defer(&self, _lane: Lane, job: Job) {
+        let latency = match self.latency.load(Ordering::Relaxed) {
+            0 => DISK_LATENCY,
+            micros => {
+                self.slowed.fetch_add(1, Ordering::Relaxed);
+                Duration::from_micros(micros)
+            }
+        };
+        tokio::spawn(async move {
+            tokio::time::sleep(latency).await;
+            job();
+        });
+    }
 }
 
 impl World {
@@ -111,17 +194,21 @@ impl World {
 
     /// The part of a world that is one broker's: its host is called `name`.
     pub fn named(name: &str, seed: u64, wires: Wires) -> Self {
+        let device = Device::default();
         let state = State {
             name: name.to_owned(),
             wires,
             running: None,
             clusters: BTreeSet::new(),
-            disk: empty_disk(seed),
+            disk: device.empty_disk(seed),
+            device,
             bug: None,
+            flaws: Flaws::NONE,
             seed,
             lives: 0,
             boots: 0,
             fatal: None,
+            sync_fails: false,
             start_errors: Vec::new(),
             adjust: Arc::new(|_| {}),
             tamper: None,
@@ -130,6 +217,7 @@ impl World {
             struck: 0,
             stop: Arc::default(),
             has_stopped: false,
+            deeds: Arc::default(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -154,6 +242,42 @@ impl World {
             Bug::OnlyNewestFileSynced | Bug::RecoveredTailNotSynced => {}
         }
         state.bug = Some(bug);
+    }
+
+    /// Plants a bug in the code of every later life.
+    pub fn flaw(&self, flaw: Flaw) {
+        self.lock().flaws = Flaws::plant(flaw);
+    }
+
+    /// From now on each job of the disk takes so long; without, as long as always.
+    pub fn slow_down(&self, latency: Option<Duration>) {
+        let micros = latency.map_or(0, |latency| u64::try_from(latency.as_micros()).expect("short"));
+        self.lock().device.latency.store(micros, Ordering::Relaxed);
+    }
+
+    /// Jobs of the disk that were slow.
+    pub fn slowed(&self) -> u64 {
+        self.lock().device.slowed.load(Ordering::Relaxed)
+    }
+
+    /// Lets one of the next syncs of the present life fail, which ends it.
+    pub fn fail_a_sync(&self) {
+        let mut state = self.lock();
+        state.sync_fails = true;
+        let next = state.disk.counters().syncs;
+        state.disk.fail_sync_at(next + next % 3);
+    }
+
+    /// Has something done within the present life.
+    pub fn order(&self, deed: Deed) {
+        let deeds = Arc::clone(&self.lock().deeds);
+        deeds.wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push_back(deed);
+        deeds.changed.notify_one();
+    }
+
+    /// To how many partitions something was done in the present life.
+    pub fn deeds_done(&self) -> u64 {
+        self.lock().deeds.done.load(Ordering::Relaxed)
     }
 
     /// The present disk.
@@ -190,7 +314,7 @@ impl World {
     /// Another disk is put in place of the one that the present life has had. The host is down.
     pub fn wipe(&self) {
         let mut state = self.lock();
-        state.disk = empty_disk(state.seed.rotate_left(7) ^ state.lives);
+        state.disk = state.device.empty_disk(state.seed.rotate_left(7) ^ state.lives);
     }
 
     /// Has these faults strike, one a life.
@@ -228,6 +352,9 @@ impl World {
             Some(Fault::Stop(op)) if ops >= op => state.stop.notify_one(),
             _ => {}
         }
+        if state.sync_fails && state.fatal.is_some() {
+            return Some(End::Process);
+        }
         assert!(state.fatal.is_none(), "a sync failed that no fault made fail: {:?}", state.fatal);
         state.has_stopped.then_some(End::Process)
     }
@@ -235,8 +362,8 @@ impl World {
     /// After the host was crashed: what the next life finds.
     pub fn next_life(&self, end: End) {
         let mut state = self.lock();
-        (state.fatal, state.running) = (None, None);
-        (state.stop, state.has_stopped) = (Arc::default(), false);
+        (state.fatal, state.running, state.sync_fails) = (None, None, false);
+        (state.stop, state.has_stopped, state.deeds) = (Arc::default(), false, Arc::default());
         match end {
             End::Power => {
                 state.disk = state.disk.after_power_cut();
@@ -258,7 +385,13 @@ impl World {
                     state.clusters.insert(broker.context().cluster_id.clone());
                     state.running = Some(Arc::clone(broker.context()));
                 }
-                stop.notified().await;
+                let (deeds, running) = (Arc::clone(&self.lock().deeds), Arc::clone(broker.context()));
+                tokio::select! {
+                    biased;
+                    () = stop.notified() => {}
+                    () = deeds.run(&running) => {}
+                }
+                drop(running);
                 let stopped = broker.stop().await;
                 let mut state = self.lock();
                 state.has_stopped = true;
@@ -266,7 +399,10 @@ impl World {
             }
             Err(error) => {
                 let mut state = self.lock();
-                if !state.disk.is_cut() {
+                if state.sync_fails && state.disk.counters().failed_syncs > 0 {
+                    // It ends as it would later, and says so to whoever started it.
+                    state.fatal = Some(error.to_string());
+                } else if !state.disk.is_cut() {
                     state.start_errors.push(format!("did not start: {error}"));
                 }
             }
@@ -295,6 +431,7 @@ impl World {
                 }
             }),
             tamper: state.tamper.clone(),
+            flaws: state.flaws,
         };
         let mut config = Config::default();
         config.kafka.listen = ottla::config::HostPort::new("0.0.0.0", PORT);

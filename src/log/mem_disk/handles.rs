@@ -23,6 +23,7 @@ impl State {
     fn count_sync(&mut self) -> bool {
         let fails = self.fail_sync_at == Some(self.counters.syncs);
         self.counters.syncs += 1;
+        self.counters.failed_syncs += u64::from(fails);
         fails
     }
 
@@ -117,10 +118,11 @@ impl Disk for MemDisk {
     }
 
     fn space(&self) -> io::Result<Space> {
-        let state = lock(&self.shared.state);
+        let mut state = lock(&self.shared.state);
         if state.power != Power::On {
             return Err(power_is_off());
         }
+        state.counters.full += u64::from(state.free_bytes() == 0);
         let total_bytes = state.capacity_bytes.unwrap_or(ENDLESS_BYTES);
         Ok(Space { total_bytes, free_bytes: total_bytes.saturating_sub(state.used_bytes()) })
     }
@@ -202,6 +204,7 @@ impl DiskFile for MemFile {
         self.check_writable()?;
         let data = bufs.iter().map(|buf| &**buf).collect::<Vec<&[u8]>>().concat();
         end_of(pos, wide(data.len()))?;
+        self.disk.tear_if_due(&self.path);
         self.disk.shared.change(Op::Write, &[self.node, pos], |state, last| {
             state.trace.bytes(&data);
             let free = state.free_bytes();
@@ -212,6 +215,7 @@ impl DiskFile for MemFile {
             let mut torn = torn.into_iter();
             file.write(pos, &data[..fits], rng, || torn.next().unwrap_or(!last));
             if fits < data.len() {
+                state.counters.full += 1;
                 return Err(ErrorKind::StorageFull.into());
             }
             state.counters.bytes_written += wide(data.len());
@@ -232,6 +236,7 @@ impl DiskFile for MemFile {
         let range = pos..end_of(pos, len)?;
         self.disk.shared.change(Op::Allocate, &[self.node, pos, len], |state, _| {
             if state.file(self.node)?.missing_bytes(range.clone()) > state.free_bytes() {
+                state.counters.full += 1;
                 return Err(ErrorKind::StorageFull.into());
             }
             state.file_mut(self.node)?.0.allocate(range);

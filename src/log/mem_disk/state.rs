@@ -77,6 +77,10 @@ pub(super) struct State {
     pub(super) power: Power,
     pub(super) cut_at: Option<u64>,
     pub(super) kill_at: Option<u64>,
+    /// The power is cut in a write to a file whose name ends like that.
+    pub(super) cut_in_write: Option<String>,
+    /// In the present operation.
+    pub(super) cuts_now: bool,
     pub(super) on_cut: Option<OnCut>,
     pub(super) fail_sync_at: Option<u64>,
     pub(super) sync_is_noop: bool,
@@ -99,6 +103,8 @@ impl State {
             power: Power::On,
             cut_at: None,
             kill_at: None,
+            cut_in_write: None,
+            cuts_now: false,
             on_cut: None,
             fail_sync_at: None,
             sync_is_noop: false,

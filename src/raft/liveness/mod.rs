@@ -387,10 +387,16 @@ impl Liveness {
         self.claims.get(group).is_some()
     }
 
+    /// The term in which this broker claims a group, whoever agrees.
+    #[must_use]
+    pub fn claimed_in(&self, group: PartitionId) -> Option<Term> {
+        self.claims.get(group).map(|(term, _)| term)
+    }
+
     /// The term in which this broker leads a group and may serve reads of it.
     #[must_use]
     pub fn serving(&self, group: PartitionId, now: Duration) -> Option<Term> {
-        if self.has_lease(group, now) { self.claims.get(group).map(|(term, _)| term) } else { None }
+        if self.has_lease(group, now) { self.claimed_in(group) } else { None }
     }
 
     /// Whether a broker is heard.

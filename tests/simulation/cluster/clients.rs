@@ -21,8 +21,6 @@ use crate::history::Shared;
 
 /// The topic of these runs.
 pub const TOPIC: &str = "replicated";
-/// A connection or an answer that does not come within this is lost.
-pub const PATIENCE: Duration = Duration::from_secs(2);
 /// Batches that a producer has in flight: as many as Kafka allows an idempotent one.
 const IN_FLIGHT: usize = 5;
 /// Batches that a producer sends at least, and after the story is over.
@@ -41,6 +39,10 @@ pub struct Stage {
     pub room: Room,
     /// How many partitions the topic has.
     pub partitions: i32,
+    /// A connection or an answer that does not come within this is lost.
+    pub patience: Duration,
+    /// Configs of the topic beside those that it always has.
+    pub configs: &'static [(&'static str, &'static str)],
 }
 
 /// A leader, found.
@@ -61,14 +63,14 @@ impl Stage {
     pub async fn anybody(&self, turn: &mut u64) -> Client {
         loop {
             let broker = usize::try_from(draw(turn, BROKERS as u64)).expect("small");
-            if let Ok(client) = Client::connect_to(&self.history, &host(broker), PATIENCE).await {
+            if let Ok(client) = Client::connect_to(&self.history, &host(broker), self.patience).await {
                 return client;
             }
             pause().await;
         }
     }
 
-    async fn metadata(&self, client: &mut Client) -> Result<MetadataResponse, Lost> {
+    pub(super) async fn metadata(&self, client: &mut Client) -> Result<MetadataResponse, Lost> {
         let topics = vec![MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() }];
         let request = MetadataRequest { topics: Some(topics), allow_auto_topic_creation: false, ..Default::default() };
         let response = client.call(VERSION_METADATA, &request).await?;
@@ -88,7 +90,7 @@ impl Stage {
             let mut client = self.anybody(turn).await;
             if let Ok(metadata) = self.metadata(&mut client).await
                 && let Some((at, epoch)) = leader_in(&metadata, partition)
-                && let Ok(client) = Client::connect_to(&self.history, &at, PATIENCE).await
+                && let Ok(client) = Client::connect_to(&self.history, &at, self.patience).await
             {
                 return Led { client, epoch };
             }
@@ -100,7 +102,11 @@ impl Stage {
     pub async fn create_topic(&self, turn: &mut u64) {
         loop {
             let mut client = self.anybody(turn).await;
-            let configs = vec![CreatableTopicConfig { name: "segment.bytes".into(), value: Some("1048576".into()) }];
+            let config = |(name, value): &(&str, &str)| CreatableTopicConfig {
+                name: (*name).into(),
+                value: Some((*value).into()),
+            };
+            let configs = [("segment.bytes", "1048576")].iter().chain(self.configs).map(config).collect();
             let topic = CreatableTopic {
                 name: TOPIC.into(),
                 num_partitions: self.partitions,
@@ -159,6 +165,8 @@ pub struct Producer {
     pub value_bytes: usize,
     /// How long it waits before each batch.
     pub rest: Duration,
+    /// Whether it asks anew who leads before each batch, and waits before that.
+    pub asks_anew: bool,
     /// Draws whom it asks.
     pub turn: u64,
 }
@@ -184,6 +192,10 @@ impl Producer {
         let id = self.stage.producer_id(&mut turn).await;
         let mut outbox = Outbox::default();
         loop {
+            if self.asks_anew && outbox.unacked.is_empty() && self.has_more(&outbox) {
+                tokio::time::sleep(self.rest).await;
+                self.write(id, &mut outbox);
+            }
             let led = self.stage.leader(&mut turn, self.partition).await;
             if let Left::Done = self.produce(led.client, id, &mut outbox).await {
                 return;
@@ -196,11 +208,16 @@ impl Producer {
         outbox.sent < BATCHES_MIN || !self.stage.room.is_over()
     }
 
+    /// Whether there is something to send on this connection.
+    fn goes_on(&self, outbox: &Outbox, under_way: usize) -> bool {
+        under_way < outbox.unacked.len() || (!self.asks_anew && self.has_more(outbox))
+    }
+
     /// Sends all that is unacknowledged, in order, and then what is new, until the connection or its broker's leadership is lost.
     async fn produce(&mut self, mut client: Client, id: (i64, i16), outbox: &mut Outbox) -> Left {
         let mut on_wire: VecDeque<i32> = VecDeque::new();
         loop {
-            while on_wire.len() < IN_FLIGHT && (on_wire.len() < outbox.unacked.len() || self.has_more(outbox)) {
+            while on_wire.len() < IN_FLIGHT && self.goes_on(outbox, on_wire.len()) {
                 if on_wire.len() == outbox.unacked.len() {
                     tokio::time::sleep(self.rest).await;
                     self.write(id, outbox);
@@ -277,6 +294,7 @@ impl Producer {
             let (floor, value) = (batch.floor, &batch.values[0]);
             seen.broke(format!("offset-vs-realtime: {value} got {base_offset}, {floor} was known when it was sent"));
         }
+        self.stage.room.acked(self.partition);
         seen.known(self.partition, base_offset + i64::try_from(batch.values.len()).expect("small"));
         drop(seen);
         let acked = (base_offset..).zip(batch.values).map(|(at, value)| ((self.partition, at), value));

@@ -23,6 +23,11 @@ pub struct Seen {
     pub clusters: BTreeSet<String>,
     /// Up to where each partition is known to be committed: some reply that has come said so.
     known_end: BTreeMap<i32, i64>,
+    /// Where each partition is known to start: whoever asks now must not be told less. And up to where it was asked to, by anybody.
+    log_starts: BTreeMap<i32, i64>,
+    pub asked_starts: BTreeMap<i32, i64>,
+    /// Times that a log start was moved.
+    pub moved_starts: u64,
     /// Answers that fell short of what was known when their request was sent, and what else cannot be.
     pub broken: Vec<String>,
     /// Answers of leaders that were compared with what was known.
@@ -60,6 +65,26 @@ impl Seen {
                 .push(format!("stale-read: {what} of partition {partition} ends at {end}, {floor} was known before"));
         }
         self.known(partition, end);
+    }
+
+    /// Where a partition is known to start.
+    pub fn log_start(&self, partition: i32) -> i64 {
+        self.log_starts.get(&partition).copied().unwrap_or(0)
+    }
+
+    /// A leader says where a partition starts; `floor` was known when it was asked.
+    pub fn starts(&mut self, what: &str, partition: i32, floor: i64, start: i64) {
+        if start < floor {
+            let text = format!("{what} of partition {partition} starts at {start}, {floor} was known before");
+            self.broken.push(format!("log-start-regress: {text}"));
+        }
+        let asked = self.asked_starts.get(&partition).copied().unwrap_or(0);
+        if start > asked {
+            let text = format!("partition {partition} starts at {start}, and nobody asked for more than {asked}");
+            self.broken.push(format!("early-delete: {text}"));
+        }
+        let known = self.log_starts.entry(partition).or_insert(start);
+        *known = start.max(*known);
     }
 
     /// An offset was acknowledged.

@@ -6,17 +6,21 @@
 mod bugs;
 mod clients;
 mod evidence;
+mod play;
 mod readers;
 mod replicas;
 mod room;
+mod sequences;
 mod story;
 mod tests;
+mod trims;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clients::{Producer, Stage};
 use evidence::Evidence;
+use ottla::flaws::Flaw;
 use room::{Room, Struck};
 use story::{BROKERS, Scene};
 use tokio::task::JoinSet;
@@ -35,7 +39,58 @@ struct Plan {
     partitions: i32,
     /// Whether the story begins when the brokers start, and not only when there is a topic.
     is_early: bool,
+    /// The bug that is planted in every broker.
+    flaw: Option<Flaw>,
+    /// Configs of the topic beside those that it always has.
+    configs: &'static [(&'static str, &'static str)],
+    /// How long clients wait for an answer.
+    patience: Duration,
+    /// How long producers rest before each batch.
+    rest: Duration,
+    /// How many producers each partition has.
+    producers: u64,
+    /// Whether producers ask anew who leads before each batch.
+    asks_anew: bool,
+    /// Whether the oldest records are deleted all the time.
+    trims: bool,
+    /// Whether each broker is asked all the time who leads.
+    tells: bool,
+    /// Whether what was acknowledged may be lost: more was lost than the topic's durability can bear.
+    may_lose: bool,
 }
+
+impl Plan {
+    /// Nothing happens, and nothing is planted.
+    fn new(seed: u64, story: Vec<Scene>) -> Self {
+        Self {
+            seed,
+            story,
+            value_bytes: 100,
+            partitions: 1,
+            is_early: false,
+            flaw: None,
+            configs: &[],
+            patience: Duration::from_secs(2),
+            rest: Duration::from_millis(20),
+            producers: 2,
+            asks_anew: false,
+            trims: false,
+            tells: false,
+            may_lose: false,
+        }
+    }
+}
+
+/// What a client may see of records that are lost: not promised to be there where less is durable than was acknowledged.
+const LOSSES: &[&str] = &[
+    "lost-write",
+    "unseen",
+    "inconsistent-offset",
+    "read-past-hw",
+    "stale-read",
+    "offset-vs-realtime",
+    "producer-forgotten",
+];
 
 /// What a run came to.
 struct Outcome {
@@ -49,6 +104,8 @@ struct Outcome {
     resent: u64,
     epochs: usize,
     compared: u64,
+    /// Times that a log start was moved.
+    moved_starts: u64,
     /// Simulated time.
     took: Duration,
 }
@@ -72,6 +129,10 @@ fn listen() {
 }
 
 fn run(plan: &Plan) -> Outcome {
+    crate::sealed::run(plan.seed, || play_through(plan))
+}
+
+fn play_through(plan: &Plan) -> Outcome {
     listen();
     crate::panics::watch();
     let room = Room::new(plan.seed);
@@ -80,7 +141,12 @@ fn run(plan: &Plan) -> Outcome {
         evidence: Evidence::default(),
         room: room.clone(),
         partitions: plan.partitions,
+        patience: plan.patience,
+        configs: plan.configs,
     };
+    if let Some(flaw) = plan.flaw {
+        room.brokers.iter().for_each(|broker| broker.flaw(flaw));
+    }
     let lasts: Duration = plan.story.iter().map(|scene| scene.lasts + scene.rest + Duration::from_secs(2)).sum();
     let (played, plan_) = (stage.clone(), plan.clone());
     let driven = async move { drive(&played, &plan_).await };
@@ -88,9 +154,11 @@ fn run(plan: &Plan) -> Outcome {
     let (history, seen) = (stage.history.lock(), stage.evidence.lock());
     let mut violations = crate::panics::seen();
     violations.extend(seen.broken.iter().cloned());
+    violations.extend(room.broken());
     if ended.stuck {
         let why = seen.waits_for.as_deref().unwrap_or("the clients are not done");
         violations.push(format!("availability-gap: the run was not over in time: {why}"));
+        violations.extend(history.contradictions());
     } else {
         violations.extend(history.violations());
     }
@@ -104,9 +172,13 @@ fn run(plan: &Plan) -> Outcome {
         violations.extend(broker.start_errors());
         hash = hash.rotate_left(1) ^ broker.disk().trace_hash();
     }
+    if plan.may_lose {
+        violations.retain(|violation| !LOSSES.iter().any(|loss| violation.starts_with(loss)));
+    }
     Outcome {
         violations,
         struck,
+        moved_starts: seen.moved_starts,
         held_up: room.wires.held_up(),
         hash,
         events: ended.disk_ops + history.wire_events,
@@ -128,17 +200,25 @@ async fn drive(stage: &Stage, plan: &Plan) {
     let (mut lookers, mut producers) = (JoinSet::new(), JoinSet::new());
     for broker in 0..BROKERS {
         lookers.spawn(stage.clone().probe(broker));
+        if plan.tells {
+            lookers.spawn(stage.clone().tells(broker));
+        }
     }
     for partition in 0..stage.partitions {
+        stage.room.acked(partition);
         let turn = turn.wrapping_add(u64::try_from(partition).expect("small") * 7_919);
         lookers.spawn(stage.clone().follow(partition, turn.rotate_left(9)));
-        for nth in 0..2 {
+        if plan.trims {
+            lookers.spawn(stage.clone().trim(partition, turn.rotate_left(29)));
+        }
+        for nth in 0..plan.producers {
             let producer = Producer {
                 stage: stage.clone(),
                 name: format!("p{partition}{nth}"),
                 partition,
                 value_bytes: plan.value_bytes,
-                rest: Duration::from_millis(20 + 25 * nth),
+                rest: plan.rest + Duration::from_millis(25 * nth),
+                asks_anew: plan.asks_anew,
                 turn: turn.rotate_left(17 + u32::try_from(nth).expect("small")),
             };
             producers.spawn(producer.run());

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use ottla::protocol::batch::crc32c;
 use ottla::protocol::error_code::ErrorCode;
 use ottla::protocol::messages::fetch::{FetchPartition, FetchTopic};
 use ottla::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla::protocol::messages::{FetchRequest, ListOffsetsRequest};
 use ottla::protocol::record::read_records;
 
-use super::clients::{Led, PATIENCE, Stage, TOPIC, pause};
+use super::clients::{Led, Stage, TOPIC, pause};
 use super::room::host;
 use crate::client::{Client, Lost};
 
@@ -19,6 +20,9 @@ const PROBE_EVERY: Duration = Duration::from_millis(40);
 /// The bytes of a batch before its records, and those of them before its length counts.
 const BATCH_PREFIX: usize = 12;
 const EPOCH_AT: std::ops::Range<usize> = 12..16;
+const CRC_AT: std::ops::Range<usize> = 17..21;
+/// How often each broker is asked who leads.
+const TELLS_EVERY: Duration = Duration::from_millis(200);
 
 /// What one fetch returned.
 struct Fetched {
@@ -44,13 +48,16 @@ impl Stage {
             topics: vec![topic],
             ..Default::default()
         };
-        let floor = self.evidence.lock().floor(partition);
+        let (floor, start) = {
+            let seen = self.evidence.lock();
+            (seen.floor(partition), seen.log_start(partition))
+        };
         let response = led.client.call(VERSION_FETCH, &request).await?;
         let Some(data) = response.responses.first().and_then(|topic| topic.partitions.first()) else {
             return Err(Lost);
         };
         if data.error_code != ErrorCode::NONE {
-            if data.error_code == ErrorCode::OFFSET_OUT_OF_RANGE {
+            if data.error_code == ErrorCode::OFFSET_OUT_OF_RANGE && offset >= self.asked_start(partition) {
                 let end = data.high_watermark;
                 self.evidence.lock().broke(format!(
                     "read-past-hw: a reader of partition {partition} is at {offset}, the leader says {end}"
@@ -58,7 +65,11 @@ impl Stage {
             }
             return Err(Lost);
         }
-        self.evidence.lock().answered("a fetch", partition, floor, data.high_watermark);
+        {
+            let mut seen = self.evidence.lock();
+            seen.answered("a fetch", partition, floor, data.high_watermark);
+            seen.starts("a fetch", partition, start, data.log_start_offset);
+        }
         let bytes = data.records.clone().map(|records| records.into_bytes()).unwrap_or_default();
         let fetched = self.records(partition, offset, bytes);
         if fetched.next_offset > data.high_watermark {
@@ -78,6 +89,12 @@ impl Stage {
                 break;
             }
             let batch = rest.split_to(size);
+            let crc = u32::from_be_bytes(batch[CRC_AT].try_into().expect("four bytes"));
+            if crc32c(&[&batch[CRC_AT.end..]]) != crc {
+                let what = format!("corrupt-served: a batch of partition {partition} at or behind {offset}");
+                self.evidence.lock().broke(what);
+                return fetched;
+            }
             let epoch = i32::from_be_bytes(batch[EPOCH_AT].try_into().expect("four bytes"));
             if epoch < last_epoch {
                 let what = format!("epoch-regress: partition {partition} near {offset}: {epoch} after {last_epoch}");
@@ -101,6 +118,48 @@ impl Stage {
         fetched
     }
 
+    fn asked_start(&self, partition: i32) -> i64 {
+        self.evidence.lock().asked_starts.get(&partition).copied().unwrap_or(0)
+    }
+
+    /// Where a partition starts, as its leader says.
+    pub async fn earliest(&self, turn: &mut u64, partition: i32) -> i64 {
+        loop {
+            let mut led = self.leader(turn, partition).await;
+            let asked = ListOffsetsPartition { partition_index: partition, timestamp: -2, ..Default::default() };
+            let topic = ListOffsetsTopic { name: TOPIC.into(), partitions: vec![asked] };
+            let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
+            let floor = self.evidence.lock().log_start(partition);
+            if let Ok(response) = led.client.call(VERSION_LIST_OFFSETS, &request).await
+                && let Some(found) = response.topics.first().and_then(|topic| topic.partitions.first())
+                && found.error_code == ErrorCode::NONE
+            {
+                self.evidence.lock().starts("a list of offsets", partition, floor, found.offset);
+                return found.offset;
+            }
+            pause().await;
+        }
+    }
+
+    /// Asks one broker for ever who leads each partition.
+    pub async fn tells(self, broker: usize) {
+        for partition in 0..self.partitions {
+            self.room.named(broker, partition, true);
+        }
+        loop {
+            if let Ok(mut client) = Client::connect_to(&self.history, &host(broker), self.patience).await {
+                while let Ok(metadata) = self.metadata(&mut client).await {
+                    for told in metadata.topics.iter().flat_map(|topic| &topic.partitions) {
+                        let is_named = told.leader_id >= 0 && told.error_code == ErrorCode::NONE;
+                        self.room.named(broker, told.partition_index, is_named);
+                    }
+                    tokio::time::sleep(TELLS_EVERY).await;
+                }
+            }
+            pause().await;
+        }
+    }
+
     /// Reads a partition from its beginning for ever, and records all that it sees.
     pub async fn follow(self, partition: i32, mut turn: u64) {
         let mut offset = 0;
@@ -111,6 +170,8 @@ impl Stage {
                 let polled = fetched.values.into_iter().map(|(at, value)| ((partition, at), value));
                 self.history.lock().polled.extend(polled);
             }
+            // What it wanted may be deleted.
+            offset = offset.max(self.evidence.lock().log_start(partition));
             pause().await;
         }
     }
@@ -118,7 +179,7 @@ impl Stage {
     /// Asks one broker for ever how far each partition is, whether it leads it or not: what it answers must be news.
     pub async fn probe(self, broker: usize) {
         loop {
-            if let Ok(mut client) = Client::connect_to(&self.history, &host(broker), PATIENCE).await {
+            if let Ok(mut client) = Client::connect_to(&self.history, &host(broker), self.patience).await {
                 while self.ask(&mut client, broker).await.is_ok() {
                     tokio::time::sleep(PROBE_EVERY).await;
                 }
@@ -153,7 +214,8 @@ impl Stage {
     /// Reads everything there is, after all faults.
     pub async fn read_all(&self, turn: &mut u64) {
         for partition in 0..self.partitions {
-            let mut offset = 0;
+            let mut offset = self.earliest(turn, partition).await;
+            self.history.lock().log_starts.insert(partition, offset);
             // As far as anybody was ever told.
             let end = self.evidence.lock().floor(partition);
             while offset < end {

@@ -1,16 +1,19 @@
 //! Whether all replicas hold the same, entry by entry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ottla::ids::{LogId, PartitionId, RaftIndex, ReplicaId};
-use ottla::log::Log;
+use ottla::ids::{LogId, PartitionId, RaftIndex, ReplicaId, Term, TopicId};
+use ottla::log::disk::Disk;
+use ottla::log::mem_disk::MemDisk;
+use ottla::log::{Log, TOPICS};
 use ottla::machine::Machine;
 use ottla::raft::Group;
 use ottla::raft::group::Members;
 
 use super::room::Room;
 use super::story::BROKERS;
+use crate::world::World;
 
 /// Entries that are read at a time.
 const READ_BYTES: u64 = 1 << 20;
@@ -77,4 +80,53 @@ fn same(one: &Log, other: &Log) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Who leads each partition, and in which term.
+pub type Leaders = BTreeMap<PartitionId, (Term, usize)>;
+
+/// Who leads each partition of topics, as the brokers' own Raft cores have it: of several, the one in the latest term.
+pub fn leaders(room: &Room) -> Leaders {
+    let mut leaders = Leaders::new();
+    for (broker, world) in room.brokers.iter().enumerate() {
+        let open = world.running().map(|running| running.replicas.open()).unwrap_or_default();
+        for replica in open.iter().filter(|replica| !replica.coordinates()) {
+            if let Some(term) = replica.group().term() {
+                let leader = leaders.entry(replica.id()).or_insert((term, broker));
+                *leader = (*leader).max((term, broker));
+            }
+        }
+    }
+    leaders
+}
+
+/// The broker that leads the first partition of the topic.
+pub fn leader_of_first(room: &Room) -> Option<usize> {
+    let of_first = leaders(room).into_iter().find(|(id, _)| id.partition.0 == 0);
+    of_first.map(|(_, (_, broker))| broker)
+}
+
+/// Entries of a broker's partitions that are not synced.
+pub fn unsynced(world: &World) -> u64 {
+    let Some(running) = world.running() else { return 0 };
+    let behind = |log: &Log| {
+        let state = log.state();
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index.0);
+        index(state.last) - index(state.flushed)
+    };
+    running.replicas.open().iter().map(|replica| behind(replica.log())).sum()
+}
+
+/// The files of all logs of partitions.
+pub fn log_files(disk: &MemDisk) -> Vec<String> {
+    let names = |dir: &str| disk.list(dir).unwrap_or_default();
+    let mut found = Vec::new();
+    for topic in names(TOPICS).iter().filter(|topic| topic.name != TopicId::CONTROLLER.to_string()) {
+        for partition in names(&format!("{TOPICS}/{}", topic.name)) {
+            let dir = format!("{TOPICS}/{}/{}", topic.name, partition.name);
+            let logs = names(&dir).into_iter().filter(|file| file.name.ends_with(".log"));
+            found.extend(logs.map(|file| format!("{dir}/{}", file.name)));
+        }
+    }
+    found
 }

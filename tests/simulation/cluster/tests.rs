@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use super::story::{Act, Closed, Kind, story};
 use super::{Outcome, Plan, run};
 
-fn check(plan: &Plan) -> Outcome {
+pub fn check(plan: &Plan) -> Outcome {
     let outcome = run(plan);
     assert!(outcome.violations.is_empty(), "{plan:#?}: {:#?}", outcome.violations);
     assert!(outcome.struck.missed.is_empty(), "seed {}: never struck: {:?}", plan.seed, outcome.struck.missed);
+    assert!(!plan.trims || outcome.moved_starts > 0, "seed {}: nothing was ever deleted", plan.seed);
     let stalls = |act: &Act| matches!(act, Act::Close(_, _, Closed::Stalled));
     let has_stalled = plan.story.iter().flat_map(|scene| &scene.acts).any(|(_, act)| stalls(act));
     // While a cluster is founded there may be nobody who has anything to say.
@@ -21,13 +22,13 @@ fn check(plan: &Plan) -> Outcome {
 }
 
 fn calm(seed: u64) -> Plan {
-    Plan { seed, story: Vec::new(), value_bytes: 100, partitions: 3, is_early: false }
+    Plan { partitions: 3, ..Plan::new(seed, Vec::new()) }
 }
 
 fn plan(seed: u64, kind: Kind, scenes: usize) -> Plan {
     // Now and then large enough for segments to roll.
     let value_bytes = if seed % 3 == 2 { 2_500 } else { 100 };
-    Plan { seed, story: story(seed, kind, scenes), value_bytes, partitions: 2, is_early: false }
+    Plan { value_bytes, partitions: 2, ..Plan::new(seed, story(seed, kind, scenes)) }
 }
 
 /// Runs so many scenes of a kind on each seed.
@@ -43,7 +44,8 @@ fn stories(kind: Kind, default_seeds: u64, scenes: usize, adjust: fn(&mut Plan))
             outcome.took, outcome.acked, outcome.resent, outcome.epochs, outcome.compared, outcome.struck.hit
         );
     }
-    println!("{kind:?}: {simulated:?} simulated in {:?}", began.elapsed());
+    let per_second = simulated.as_secs_f64() / began.elapsed().as_secs_f64();
+    println!("{kind:?}: {simulated:?} simulated in {:?}: {per_second:.1} s each second", began.elapsed());
 }
 
 #[test]
@@ -61,6 +63,35 @@ fn a_cluster_does_the_same_for_the_same_seed() {
     assert_eq!(one.hash, two.hash);
     assert!(one.events >= 1_000, "only {} events", one.events);
     assert_ne!(one.hash, check(&calm(3)).hash, "the hash tells runs apart");
+}
+
+/// Set in a process that only says what a run came to.
+const ONLY_SAY: &str = "OTTLA_SIM_ONLY_SAY";
+
+/// What the runs of some kinds came to, over all bytes that brokers and clients read and that disks were given.
+fn hashes() -> String {
+    let hash = |(seed, kind)| {
+        let outcome = check(&Plan { is_early: kind == Kind::Founding, ..plan(seed, kind, 2) });
+        format!("{:016x}", outcome.hash)
+    };
+    let runs = [(3, Kind::All), (8, Kind::Founding), (1, Kind::Leaders), (5, Kind::Cuts), (2, Kind::Any)];
+    runs.map(hash).join(" ")
+}
+
+#[test]
+fn another_process_does_the_same_for_the_same_seed() {
+    let said = |text: &str| text.lines().find_map(|line| line.split_once("hashes: ")).map(|(_, it)| it.to_owned());
+    let mine = hashes();
+    println!("hashes: {mine}");
+    if std::env::var_os(ONLY_SAY).is_some() {
+        return;
+    }
+    let me = std::env::current_exe().expect("a test knows its own program");
+    let name = "cluster::tests::another_process_does_the_same_for_the_same_seed";
+    let mut other = std::process::Command::new(me);
+    let other = other.args(["--exact", name, "--nocapture"]).env(ONLY_SAY, "1").output().expect("it can be run");
+    let theirs = said(&String::from_utf8_lossy(&other.stdout));
+    assert_eq!(theirs.as_ref(), Some(&mine), "{}", String::from_utf8_lossy(&other.stderr));
 }
 
 #[test]
@@ -96,4 +127,82 @@ fn one_cluster_is_founded_whatever_happens_meanwhile() {
 #[test]
 fn all_faults_together_lose_nothing_acknowledged() {
     stories(Kind::All, 1, 3, |_| {});
+}
+
+#[test]
+fn failed_syncs_torn_writes_and_flipped_bits_lose_nothing_acknowledged() {
+    stories(Kind::Disk, 2, 2, |_| {});
+}
+
+#[test]
+fn slow_disks_lose_nothing_acknowledged() {
+    stories(Kind::SlowDisk, 1, 2, |_| {});
+}
+
+#[test]
+fn a_broker_that_comes_and_goes_loses_nothing_acknowledged() {
+    stories(Kind::Flaps, 1, 2, |_| {});
+}
+
+#[test]
+fn leaders_that_are_transferred_and_stopped_lose_nothing_acknowledged() {
+    stories(Kind::Leaders, 2, 3, |_| {});
+}
+
+#[test]
+fn everything_together_loses_nothing_acknowledged() {
+    stories(Kind::Any, 1, 3, |plan| plan.trims = plan.seed % 2 == 0);
+}
+
+const PAGE_CACHE: &[(&str, &str)] = &[("ottla.durability", "page-cache")];
+
+#[test]
+fn power_lost_everywhere_loses_nothing_acknowledged() {
+    stories(Kind::AllDark, 1, 1, |_| {});
+}
+
+#[test]
+fn power_lost_by_one_while_another_is_killed_loses_nothing_acknowledged() {
+    stories(Kind::DarkAndKill, 1, 1, |_| {});
+}
+
+/// What was not synced anywhere may be gone; nothing else may happen.
+#[test]
+fn power_lost_everywhere_leaves_page_cache_replicas_equal() {
+    stories(Kind::AllDark, 1, 1, |plan| (plan.configs, plan.may_lose) = (PAGE_CACHE, true));
+}
+
+#[test]
+fn power_lost_by_one_while_another_is_killed_loses_nothing_of_page_cache_topics() {
+    stories(Kind::DarkAndKill, 1, 1, |plan| plan.configs = PAGE_CACHE);
+}
+
+/// Seeds on which something was once wrong.
+fn seed(kind: Kind, seed: u64) {
+    let scenes = if kind == Kind::Founding { 2 } else { 3 };
+    check(&Plan { is_early: kind == Kind::Founding, ..plan(seed, kind, scenes) });
+}
+
+/// The only voter of the controller did not serve it any more after its learner had lost its power.
+#[test]
+fn founding_5_a_learner_loses_its_power() {
+    seed(Kind::Founding, 5);
+}
+
+/// The first batch of a producer was refused, and the second taken.
+#[test]
+fn founding_10_17_and_37_a_new_producers_first_batch_is_refused() {
+    [10, 17, 37].into_iter().for_each(|nth| seed(Kind::Founding, nth));
+}
+
+/// The controller's leader did not answer a broker that came back after a power cut.
+#[test]
+fn all_faults_40_a_broker_comes_back_from_a_power_cut() {
+    seed(Kind::All, 40);
+}
+
+/// A broker that had been rebuilt was taken for one whose place another has.
+#[test]
+fn all_faults_44_a_rebuilt_broker_comes_back() {
+    seed(Kind::All, 44);
 }

@@ -116,6 +116,10 @@ struct Outcome {
 
 /// One run: everything follows from its seed.
 fn run(seed: u64, cast: Cast, bug: Option<Bug>) -> Outcome {
+    crate::sealed::run(seed, || play(seed, cast, bug))
+}
+
+fn play(seed: u64, cast: Cast, bug: Option<Bug>) -> Outcome {
     let world = World::new(seed);
     let front = Arc::new(Front::new(bug));
     world.configure(short_sessions, Some(Arc::clone(&front) as _));
