@@ -42,6 +42,12 @@ impl Client {
         }
     }
 
+    /// As [`Self::connect_to`], as a client that has a name for itself.
+    pub async fn connect_to_as(history: &Shared, host: &str, patience: Duration, name: &str) -> Result<Self, Lost> {
+        let client = Self::connect_to(history, host, patience).await?;
+        Ok(Self { name: name.to_owned(), ..client })
+    }
+
     /// Connects to one of several brokers. It and each of its answers may take as long as `patience`.
     pub async fn connect_to(history: &Shared, host: &str, patience: Duration) -> Result<Self, Lost> {
         let stream = tokio::time::timeout(patience, turmoil::net::TcpStream::connect((host, PORT))).await;

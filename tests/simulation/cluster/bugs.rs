@@ -101,7 +101,7 @@ fn acknowledging_before_a_majority_has_it_is_caught() {
 
 /// The leader is cut off from both others, and not from its clients.
 fn leader_cut_off(seed: u64) -> Scene {
-    let closed = if seed % 2 == 0 { Closed::Stalled } else { Closed::Lost };
+    let closed = if seed.is_multiple_of(2) { Closed::Stalled } else { Closed::Lost };
     let acts = [between(LEADER, FIRST, closed), between(LEADER, SECOND, closed)].concat();
     Scene::new(acts, ms(3_000 + seed * 131), ms(1_000)).casts()
 }

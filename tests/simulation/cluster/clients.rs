@@ -37,12 +37,16 @@ pub struct Stage {
     pub evidence: Evidence,
     /// The brokers.
     pub room: Room,
-    /// How many partitions the topic has.
+    /// The topic.
+    pub topic: &'static str,
+    /// How many partitions it has.
     pub partitions: i32,
     /// A connection or an answer that does not come within this is lost.
     pub patience: Duration,
     /// Configs of the topic beside those that it always has.
     pub configs: &'static [(&'static str, &'static str)],
+    /// Whether what was acknowledged may be lost.
+    pub may_lose: bool,
 }
 
 /// A leader, found.
@@ -71,7 +75,7 @@ impl Stage {
     }
 
     pub(super) async fn metadata(&self, client: &mut Client) -> Result<MetadataResponse, Lost> {
-        let topics = vec![MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() }];
+        let topics = vec![MetadataRequestTopic { name: Some(self.topic.into()), ..Default::default() }];
         let request = MetadataRequest { topics: Some(topics), allow_auto_topic_creation: false, ..Default::default() };
         let response = client.call(VERSION_METADATA, &request).await?;
         let mut seen = self.evidence.lock();
@@ -108,7 +112,7 @@ impl Stage {
             };
             let configs = [("segment.bytes", "1048576")].iter().chain(self.configs).map(config).collect();
             let topic = CreatableTopic {
-                name: TOPIC.into(),
+                name: self.topic.into(),
                 num_partitions: self.partitions,
                 replication_factor: 3,
                 configs,
@@ -169,6 +173,8 @@ pub struct Producer {
     pub asks_anew: bool,
     /// Draws whom it asks.
     pub turn: u64,
+    /// Whether a leader did not know what it has acknowledged, in a run that may lose that.
+    pub is_forgotten: bool,
 }
 
 /// What a producer has to send.
@@ -189,7 +195,7 @@ impl Producer {
     /// Runs until the story is over and every batch acknowledged.
     pub async fn run(mut self) {
         let mut turn = self.turn;
-        let id = self.stage.producer_id(&mut turn).await;
+        let mut id = self.stage.producer_id(&mut turn).await;
         let mut outbox = Outbox::default();
         loop {
             if self.asks_anew && outbox.unacked.is_empty() && self.has_more(&outbox) {
@@ -199,6 +205,11 @@ impl Producer {
             let led = self.stage.leader(&mut turn, self.partition).await;
             if let Left::Done = self.produce(led.client, id, &mut outbox).await {
                 return;
+            }
+            if std::mem::take(&mut self.is_forgotten) {
+                // It begins anew, as one that nobody knows. What was under way may be there.
+                id = self.stage.producer_id(&mut turn).await;
+                (outbox.sequence, outbox.unacked) = (0, VecDeque::new());
             }
             pause().await;
         }
@@ -261,11 +272,12 @@ impl Producer {
 
     fn request(&self, batch: &Batch) -> ProduceRequest {
         let data = PartitionProduceData { index: self.partition, records: Some(batch.bytes.clone().into()) };
-        let topic = TopicProduceData { name: TOPIC.into(), partition_data: vec![data], ..Default::default() };
+        let topic =
+            TopicProduceData { name: self.stage.topic.into(), partition_data: vec![data], ..Default::default() };
         ProduceRequest { acks: -1, timeout_ms: 1_500, topic_data: vec![topic], ..Default::default() }
     }
 
-    async fn acknowledged(&self, client: &mut Client, correlation: i32) -> Result<i64, Lost> {
+    async fn acknowledged(&mut self, client: &mut Client, correlation: i32) -> Result<i64, Lost> {
         let response = client.receive::<ProduceRequest>(VERSION_PRODUCE, correlation).await?;
         let partition = &response.responses[0].partition_responses[0];
         let code = partition.error_code;
@@ -279,6 +291,7 @@ impl Producer {
         // Everything before the first unacknowledged batch was acknowledged: whoever leads knows it.
         let forgotten = [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::UNKNOWN_PRODUCER_ID];
         if forgotten.contains(&code) {
+            self.is_forgotten = self.stage.may_lose;
             seen.broke(format!(
                 "producer-forgotten: {} was answered {code:?} in partition {}",
                 self.name, self.partition

@@ -6,12 +6,13 @@
 mod bugs;
 mod clients;
 mod evidence;
+mod groups;
 mod play;
 mod readers;
 mod replicas;
-mod room;
+pub mod room;
 mod sequences;
-mod story;
+pub mod story;
 mod tests;
 mod trims;
 
@@ -135,14 +136,16 @@ fn run(plan: &Plan) -> Outcome {
 fn play_through(plan: &Plan) -> Outcome {
     listen();
     crate::panics::watch();
-    let room = Room::new(plan.seed);
+    let room = Room::new(plan.seed, |_| {}, None);
     let stage = Stage {
         history: Shared::default(),
         evidence: Evidence::default(),
         room: room.clone(),
+        topic: clients::TOPIC,
         partitions: plan.partitions,
         patience: plan.patience,
         configs: plan.configs,
+        may_lose: plan.may_lose,
     };
     if let Some(flaw) = plan.flaw {
         room.brokers.iter().for_each(|broker| broker.flaw(flaw));
@@ -219,6 +222,7 @@ async fn drive(stage: &Stage, plan: &Plan) {
                 value_bytes: plan.value_bytes,
                 rest: plan.rest + Duration::from_millis(25 * nth),
                 asks_anew: plan.asks_anew,
+                is_forgotten: false,
                 turn: turn.rotate_left(17 + u32::try_from(nth).expect("small")),
             };
             producers.spawn(producer.run());

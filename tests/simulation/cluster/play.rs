@@ -124,7 +124,7 @@ impl<'a> Play<'a> {
             if loses_a_disk && (self.began == Some(now) || replicas::compare(self.room).is_err()) {
                 return;
             }
-            if !self.is_cast(scene) {
+            if !self.is_cast(scene) || (scene.waits && !self.room.pass_gate()) {
                 return;
             }
             (self.is_set, self.scene_began) = (true, now);
@@ -134,6 +134,7 @@ impl<'a> Play<'a> {
         if self.is_resting {
             if into >= scene.lasts + scene.rest {
                 (self.scene, self.is_set, self.begun, self.is_resting) = (self.scene + 1, false, 0, false);
+                self.room.ends_scene();
             }
             return;
         }
@@ -400,7 +401,8 @@ impl<'a> Play<'a> {
     }
 
     fn flap(&mut self, sim: &turmoil::Sim<'_>, into: Duration) {
-        let is_away = |(broker, ms): (&usize, &u64)| (into.as_millis() / u128::from(*ms) % 2 == 0).then_some(*broker);
+        let is_away =
+            |(broker, ms): (&usize, &u64)| (into.as_millis() / u128::from(*ms)).is_multiple_of(2).then_some(*broker);
         let away: BTreeSet<usize> = self.flaps.iter().filter_map(is_away).collect();
         if away != self.away {
             self.away = away;

@@ -9,7 +9,7 @@ use ottla::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsT
 use ottla::protocol::messages::{FetchRequest, ListOffsetsRequest};
 use ottla::protocol::record::read_records;
 
-use super::clients::{Led, Stage, TOPIC, pause};
+use super::clients::{Led, Stage, pause};
 use super::room::host;
 use crate::client::{Client, Lost};
 
@@ -39,7 +39,7 @@ impl Stage {
             partition_max_bytes: 16 << 10,
             ..Default::default()
         };
-        let topic = FetchTopic { topic: TOPIC.into(), partitions: vec![wanted], ..Default::default() };
+        let topic = FetchTopic { topic: self.topic.into(), partitions: vec![wanted], ..Default::default() };
         let request = FetchRequest {
             max_wait_ms: 100,
             min_bytes: 1,
@@ -124,17 +124,22 @@ impl Stage {
 
     /// Where a partition starts, as its leader says.
     pub async fn earliest(&self, turn: &mut u64, partition: i32) -> i64 {
+        let floor = self.evidence.lock().log_start(partition);
+        let start = self.offset_at(turn, partition, -2).await;
+        self.evidence.lock().starts("a list of offsets", partition, floor, start);
+        start
+    }
+
+    async fn offset_at(&self, turn: &mut u64, partition: i32, timestamp: i64) -> i64 {
         loop {
             let mut led = self.leader(turn, partition).await;
-            let asked = ListOffsetsPartition { partition_index: partition, timestamp: -2, ..Default::default() };
-            let topic = ListOffsetsTopic { name: TOPIC.into(), partitions: vec![asked] };
+            let asked = ListOffsetsPartition { partition_index: partition, timestamp, ..Default::default() };
+            let topic = ListOffsetsTopic { name: self.topic.into(), partitions: vec![asked] };
             let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
-            let floor = self.evidence.lock().log_start(partition);
             if let Ok(response) = led.client.call(VERSION_LIST_OFFSETS, &request).await
                 && let Some(found) = response.topics.first().and_then(|topic| topic.partitions.first())
                 && found.error_code == ErrorCode::NONE
             {
-                self.evidence.lock().starts("a list of offsets", partition, floor, found.offset);
                 return found.offset;
             }
             pause().await;
@@ -191,7 +196,7 @@ impl Stage {
     async fn ask(&self, client: &mut Client, broker: usize) -> Result<(), Lost> {
         let partition = |partition_index| ListOffsetsPartition { partition_index, timestamp: -1, ..Default::default() };
         let partitions = (0..self.partitions).map(partition).collect();
-        let topic = ListOffsetsTopic { name: TOPIC.into(), partitions };
+        let topic = ListOffsetsTopic { name: self.topic.into(), partitions };
         let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
         let floors: Vec<i64> = {
             let seen = self.evidence.lock();
@@ -217,7 +222,10 @@ impl Stage {
             let mut offset = self.earliest(turn, partition).await;
             self.history.lock().log_starts.insert(partition, offset);
             // As far as anybody was ever told.
-            let end = self.evidence.lock().floor(partition);
+            let end = match self.may_lose {
+                true => self.offset_at(turn, partition, -1).await,
+                false => self.evidence.lock().floor(partition),
+            };
             while offset < end {
                 let mut led = self.leader(turn, partition).await;
                 while offset < end

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ottla::config::{Config, HostPort};
 use ottla::ids::BrokerId;
+use ottla::replica::coordinator::Tamper;
 
 use super::play::Play;
 use super::replicas::Leaders;
@@ -35,6 +36,10 @@ pub struct Room {
     pub wires: Wires,
     begins: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
+    /// Whether a scene that waits for it may begin.
+    gate: Arc<AtomicBool>,
+    /// Scenes that are over.
+    scenes: Arc<AtomicUsize>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -81,16 +86,28 @@ fn configure(config: &mut Config, broker: usize) {
 
 impl Room {
     /// Brokers with empty disks.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, adjust: fn(&mut Config), tamper: Option<Arc<dyn Tamper>>) -> Self {
         let wires = Wires::default();
         let broker = |broker: usize| {
             let own = seed.wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(broker as u64);
             let world = World::named(&host(broker), own, wires.clone());
-            world.configure(move |config| configure(config, broker), None);
+            let adjust = move |config: &mut Config| {
+                configure(config, broker);
+                adjust(config);
+            };
+            world.configure(adjust, tamper.clone());
             world
         };
         let brokers = Arc::new((0..BROKERS).map(broker).collect());
-        Self { brokers, wires, begins: Arc::default(), over: Arc::default(), seen: Arc::default() }
+        Self {
+            brokers,
+            wires,
+            begins: Arc::default(),
+            over: Arc::default(),
+            gate: Arc::default(),
+            scenes: Arc::default(),
+            seen: Arc::default(),
+        }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -142,6 +159,26 @@ impl Room {
     /// Whether the story may begin.
     pub fn begins(&self) -> bool {
         self.begins.load(Ordering::Relaxed)
+    }
+
+    /// A scene that waits may begin.
+    pub fn open_gate(&self) {
+        self.gate.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a scene that waits may begin: one.
+    pub fn pass_gate(&self) -> bool {
+        self.gate.swap(false, Ordering::Relaxed)
+    }
+
+    /// A scene is over.
+    pub fn ends_scene(&self) {
+        self.scenes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many scenes are over.
+    pub fn scenes_over(&self) -> usize {
+        self.scenes.load(Ordering::Relaxed)
     }
 
     /// The story is over.

@@ -144,12 +144,14 @@ pub struct Scene {
     pub serves: bool,
     /// Whether nobody has a reason to elect anybody.
     pub keeps_leaders: bool,
+    /// Whether it begins only when it is told to.
+    pub waits: bool,
 }
 
 impl Scene {
     /// A scene that is over with all that it has begun.
     pub fn new(acts: Vec<(Duration, Act)>, lasts: Duration, rest: Duration) -> Self {
-        Self { acts, lasts, rest, casts: false, goes_on: false, serves: false, keeps_leaders: false }
+        Self { acts, lasts, rest, casts: false, goes_on: false, serves: false, keeps_leaders: false, waits: false }
     }
 
     /// The same, with the brokers cast anew.
@@ -160,6 +162,11 @@ impl Scene {
     /// The same, and what it has begun goes on.
     pub fn goes_on(self) -> Self {
         Self { goes_on: true, ..self }
+    }
+
+    /// The same, when it is told to begin.
+    pub fn waits(self) -> Self {
+        Self { waits: true, ..self }
     }
 
     /// The same, and leaders stay.

@@ -6,7 +6,7 @@ use ottla::protocol::error_code::ErrorCode;
 use ottla::protocol::messages::DeleteRecordsRequest;
 use ottla::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
 
-use super::clients::{Stage, TOPIC, pause};
+use super::clients::{Stage, pause};
 
 const VERSION: i16 = 1;
 const EVERY: Duration = Duration::from_millis(250);
@@ -28,7 +28,7 @@ impl Stage {
                     (offset, seen.log_start(partition))
                 };
                 let asked = DeleteRecordsPartition { partition_index: partition, offset };
-                let topic = DeleteRecordsTopic { name: TOPIC.into(), partitions: vec![asked] };
+                let topic = DeleteRecordsTopic { name: self.topic.into(), partitions: vec![asked] };
                 let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 1_000 };
                 let Ok(response) = led.client.call(VERSION, &request).await else { break };
                 let found = &response.topics[0].partitions[0];

@@ -85,11 +85,11 @@ pub const HAPPENED: usize = 2 * EVENTS.len();
 pub const KEPT: usize = CALM.len();
 
 /// How each group rests.
-type Resting = BTreeMap<&'static str, Rest>;
+pub type Resting = BTreeMap<&'static str, Rest>;
 
 /// How a group rests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Rest {
+pub struct Rest {
     /// The generation, or the epoch of every member.
     generation: i32,
     /// The group's own epoch, if it is of the consumer protocol.
@@ -110,7 +110,7 @@ fn member_id(instance: Option<&str>, seed: u64, born: usize) -> String {
 }
 
 /// A violation that ends the run.
-struct Broken(String);
+pub struct Broken(pub String);
 
 /// See the module's documentation.
 pub struct Acts {
@@ -155,6 +155,46 @@ impl Acts {
         others.shutdown().await;
         producers.join_all().await;
         workload::read_all(&self.stage.wire, TOPIC).await;
+    }
+
+    /// Every group has as many members as it begins with, and comes to rest.
+    ///
+    /// # Errors
+    /// If one does not.
+    pub async fn settle(&mut self) -> Result<Resting, Broken> {
+        self.fill_up();
+        self.come_to_rest().await
+    }
+
+    /// Something happens to a member, and a while passes.
+    pub async fn happen_to_somebody(&mut self) {
+        let events = EVENTS.len() as u64 - 1;
+        // Not the last of them, which is about the coordinators.
+        let event = EVENTS[usize::try_from(self.rng.below(events)).expect("small")];
+        self.happen(event).await;
+        tokio::time::sleep(self.rng.between(100, 700)).await;
+    }
+
+    /// Nothing that is a reason to rebalance has happened since the groups rested like that.
+    ///
+    /// # Errors
+    /// If a group does not rest like that, or a member was fenced.
+    pub async fn must_rest_as(&mut self, before: &Resting, fenced_before: usize, what: &str) -> Result<(), Broken> {
+        let after = self.come_to_rest().await?;
+        if after != *before {
+            return Err(Broken(format!("needless-rebalance: {what}: {before:?} became {after:?}")));
+        }
+        let fenced = self.stage.log.lock().fenced;
+        if fenced != fenced_before {
+            return Err(Broken(format!("needless-rebalance: {what}: {} members were fenced", fenced - fenced_before)));
+        }
+        self.stage.log.lock().kept += 1;
+        Ok(())
+    }
+
+    /// The members vanish.
+    pub fn end(&self) {
+        self.members.iter().for_each(Member::crash);
     }
 
     async fn acts(&mut self, producers: &mut JoinSet<()>) -> Result<(), Broken> {
@@ -330,7 +370,7 @@ impl Acts {
 
     /// Strikes the broker at one of its next operations, and waits until it is struck.
     async fn strike(&mut self, how: Option<Calm>, within: u64) -> Result<(), Broken> {
-        let world = self.stage.world.clone();
+        let world = self.stage.world.clone().expect("there is one broker");
         let at = world.disk().ops() + 1 + self.rng.below(within);
         let any = [Calm::Power, Calm::Kill, Calm::Stop][usize::try_from(self.rng.below(3)).expect("small")];
         let fault = match how.unwrap_or(any) {
@@ -376,7 +416,7 @@ impl Acts {
                     }
                 }
             }
-            self.must_have_kept(before, fenced, calm).await?;
+            self.must_rest_as(before, fenced, &format!("{calm:?}")).await?;
         }
         for group in self.groups().iter().map(|group| group.name) {
             let code = others::intrude(&self.stage, group).await;
@@ -408,22 +448,6 @@ impl Acts {
         while !member.status().gone {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-    }
-
-    async fn must_have_kept(&mut self, before: &Resting, fenced_before: usize, calm: Calm) -> Result<(), Broken> {
-        let after = self.come_to_rest().await?;
-        if after != *before {
-            return Err(Broken(format!("needless-rebalance: {calm:?}: {before:?} became {after:?}")));
-        }
-        let fenced = self.stage.log.lock().fenced;
-        if fenced != fenced_before {
-            return Err(Broken(format!(
-                "needless-rebalance: {calm:?}: {} members were fenced",
-                fenced - fenced_before
-            )));
-        }
-        self.stage.log.lock().kept += 1;
-        Ok(())
     }
 
     /// Waits until every group is stable, all its live members share all partitions, and each has committed since.

@@ -116,6 +116,9 @@ pub struct Events {
     pub found: Vec<String>,
     /// Requests without an answer.
     pub lost: usize,
+    /// Who coordinates each group, as was told last, and how often that had changed.
+    pub coordinators: BTreeMap<&'static str, i32>,
+    pub failovers: usize,
     /// Events that happened to members in churn.
     pub happened: usize,
     /// Times that all groups kept their generations over something that gave them no reason to rebalance.
@@ -148,6 +151,12 @@ impl Events {
     /// The instance id of a static member, or the id of a dynamic one.
     pub fn whose<'a>(&'a self, member: &'a str) -> &'a str {
         self.instances.get(member).map_or_else(|| who(member), String::as_str)
+    }
+
+    /// A group's coordinator was found.
+    pub fn coordinates(&mut self, group: &'static str, broker: i32) {
+        let before = self.coordinators.insert(group, broker);
+        self.failovers += usize::from(before.is_some_and(|before| before != broker));
     }
 
     /// Something that no broker should do.

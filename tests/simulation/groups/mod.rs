@@ -11,17 +11,17 @@
 //! - [`events`]: what they all saw, [`holds`]: what members had when; [`check`]: what of it must not be.
 //! - [`bugs`]: what the checks must catch.
 
-mod acts;
-mod bugs;
-mod cast;
-mod check;
+pub mod acts;
+pub mod bugs;
+pub mod cast;
+pub mod check;
 mod classic;
 mod consumer;
-mod events;
+pub mod events;
 mod holds;
 mod line;
-mod member;
-mod others;
+pub mod member;
+pub mod others;
 mod tests;
 
 use std::collections::BTreeSet;
@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use ottla::config::Config;
 
+use crate::cluster::room::Room;
 use crate::draw;
 use crate::history::Shared;
 use crate::runner::simulate;
@@ -41,7 +42,7 @@ use check::Coverage;
 use events::Log;
 
 /// What the groups read.
-const TOPIC: Topic = Topic { name: "grouped", partitions: 5 };
+pub const TOPIC: Topic = Topic { name: "grouped", partitions: 5 };
 /// A group that never has members.
 const MEMBERLESS: &str = "memberless";
 /// What instance ids of static members begin with, and no other client's name.
@@ -62,11 +63,17 @@ const RUN_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What the clients of one run share.
 #[derive(Clone)]
-struct Stage {
-    wire: Shared,
-    log: Log,
-    front: Arc<Front>,
-    world: World,
+pub struct Stage {
+    /// What goes over the wire.
+    pub wire: Shared,
+    /// What the clients saw.
+    pub log: Log,
+    /// What stands between them and the coordinators.
+    pub front: Arc<Front>,
+    /// The broker, if there is one only.
+    pub world: Option<World>,
+    /// The brokers, if there are several.
+    pub room: Option<Room>,
 }
 
 /// Draws of a run.
@@ -93,7 +100,7 @@ fn partitions() -> BTreeSet<i32> {
     (0..TOPIC.partitions).collect()
 }
 
-fn short_sessions(config: &mut Config) {
+pub fn short_sessions(config: &mut Config) {
     config.groups.session_timeout_min_ms = 100;
     config.groups.initial_rebalance_delay_ms = 50;
     config.groups.consumer_session_timeout_ms = u32::try_from(SESSION.as_millis()).expect("short");
@@ -123,7 +130,7 @@ fn play(seed: u64, cast: Cast, bug: Option<Bug>) -> Outcome {
     let world = World::new(seed);
     let front = Arc::new(Front::new(bug));
     world.configure(short_sessions, Some(Arc::clone(&front) as _));
-    let stage = Stage { wire: Shared::default(), log: Log::default(), front, world: world.clone() };
+    let stage = Stage { wire: Shared::default(), log: Log::default(), front, world: Some(world.clone()), room: None };
     let acts = acts::Acts::new(&stage, cast, seed);
     let ended = simulate(&world, RUN_TIME_MAX, acts.play());
     let events = stage.log.lock();
