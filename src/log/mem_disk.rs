@@ -63,8 +63,6 @@ pub struct Counters {
     pub bytes_read: u64,
     /// Syncs that failed.
     pub failed_syncs: u64,
-    /// Answers that there is no space: of writes, allocations, and of questions how much there is.
-    pub full: u64,
 }
 
 /// What an operation is called in the trace.

@@ -118,11 +118,10 @@ impl Disk for MemDisk {
     }
 
     fn space(&self) -> io::Result<Space> {
-        let mut state = lock(&self.shared.state);
+        let state = lock(&self.shared.state);
         if state.power != Power::On {
             return Err(power_is_off());
         }
-        state.counters.full += u64::from(state.free_bytes() == 0);
         let total_bytes = state.capacity_bytes.unwrap_or(ENDLESS_BYTES);
         Ok(Space { total_bytes, free_bytes: total_bytes.saturating_sub(state.used_bytes()) })
     }
@@ -215,7 +214,6 @@ impl DiskFile for MemFile {
             let mut torn = torn.into_iter();
             file.write(pos, &data[..fits], rng, || torn.next().unwrap_or(!last));
             if fits < data.len() {
-                state.counters.full += 1;
                 return Err(ErrorKind::StorageFull.into());
             }
             state.counters.bytes_written += wide(data.len());
@@ -236,7 +234,6 @@ impl DiskFile for MemFile {
         let range = pos..end_of(pos, len)?;
         self.disk.shared.change(Op::Allocate, &[self.node, pos, len], |state, _| {
             if state.file(self.node)?.missing_bytes(range.clone()) > state.free_bytes() {
-                state.counters.full += 1;
                 return Err(ErrorKind::StorageFull.into());
             }
             state.file_mut(self.node)?.0.allocate(range);

@@ -242,7 +242,6 @@ impl<'a> Play<'a> {
     fn account(&self, act: &Act, broker: usize) -> u64 {
         let world = &self.room.brokers[broker];
         match act {
-            Act::Full(_) => world.disk().counters().full,
             Act::SlowDisk(..) => world.slowed(),
             _ => world.deeds_done(),
         }
@@ -293,10 +292,8 @@ impl<'a> Play<'a> {
                 self.states[*broker].is_wiped = true;
                 self.arm(*broker, now);
             }
-            Act::Full(broker) => {
-                brokers[*broker].disk().set_capacity(Some(0));
-                self.watch(act, *broker);
-            }
+            // Whoever writes into space that was given before does not notice.
+            Act::Full(broker) => brokers[*broker].disk().set_capacity(Some(0)),
             Act::Lie(broker) => brokers[*broker].disk().lie(),
             Act::Stop(broker) => {
                 brokers[*broker].strike(Fault::Stop(0));
