@@ -169,3 +169,8 @@ fn check(seed: u64, cast: Cast) {
 fn groups_go_on_with_the_next_coordinator() {
     crate::seeds(2).for_each(|seed| check(seed, Cast::Classic));
 }
+
+#[test]
+fn groups_of_the_consumer_protocol_go_on_with_the_next_coordinator() {
+    crate::seeds(1).for_each(|seed| check(seed, Cast::Consumer));
+}

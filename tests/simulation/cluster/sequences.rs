@@ -77,6 +77,16 @@ fn a_cut_between_two_of_three_changes_no_leader() {
     each(4, plan, |seed, outcome| assert!(outcome.epochs >= 3, "seed {seed}: not every partition was led"));
 }
 
+/// As above: clients that ask any of the three, one that does not hear a leader among them, are told who leads.
+#[test]
+fn a_cut_between_two_of_three_hides_no_leader() {
+    let plan = |seed| {
+        let acts = between(LEADER, [FIRST, SECOND][usize::from(seed % 2 == 1)], closed(seed)).to_vec();
+        Plan { partitions: 3, tells: true, ..one_scene(seed, Scene::new(acts, ms(8_000), ms(1_000)).serves()) }
+    };
+    each(2, plan, |_, _| {});
+}
+
 fn closed(seed: u64) -> Closed {
     if seed % 4 < 2 { Closed::Lost } else { Closed::Stalled }
 }
