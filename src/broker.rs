@@ -263,7 +263,6 @@ impl Inner {
         let (clean, home) = (home.was_clean(), Arc::new(home));
         let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
         let peers = peers(&config, &env, &home);
-        let (node, seed) = (Node::new(broker, peers, env.seed.rotate_left(17)), random.random());
         let (node, seed) = (Node::new(broker, peers, env.seed.rotate_left(17), env.flaws), random.random());
         let among = port.map(|_| Arc::clone(&node));
         let mut tasks = JoinSet::new();
