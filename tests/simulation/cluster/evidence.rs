@@ -26,6 +26,9 @@ pub struct Seen {
     /// Where each partition is known to start: whoever asks now must not be told less. And up to where it was asked to, by anybody.
     log_starts: BTreeMap<i32, i64>,
     pub asked_starts: BTreeMap<i32, i64>,
+    /// Changes of a partition's replicas that were seen through, and that were called off.
+    pub moves: u64,
+    pub called_off: u64,
     /// Times that a log start was moved.
     pub moved_starts: u64,
     /// Answers that fell short of what was known when their request was sent, and what else cannot be.

@@ -7,6 +7,7 @@ mod bugs;
 mod clients;
 mod evidence;
 mod groups;
+mod movers;
 mod play;
 mod readers;
 mod replicas;
@@ -54,6 +55,8 @@ struct Plan {
     asks_anew: bool,
     /// Whether the oldest records are deleted all the time.
     trims: bool,
+    /// Whether replicas are given to other brokers all the time.
+    moves: bool,
     /// Whether each broker is asked all the time who leads.
     tells: bool,
     /// Whether what was acknowledged may be lost: more was lost than the topic's durability can bear.
@@ -76,6 +79,7 @@ impl Plan {
             producers: 2,
             asks_anew: false,
             trims: false,
+            moves: false,
             tells: false,
             may_lose: false,
         }
@@ -107,6 +111,8 @@ struct Outcome {
     compared: u64,
     /// Times that a log start was moved.
     moved_starts: u64,
+    /// Changes of a partition's replicas that were seen through.
+    moves: u64,
     /// Simulated time.
     took: Duration,
 }
@@ -182,6 +188,7 @@ fn play_through(plan: &Plan) -> Outcome {
         violations,
         struck,
         moved_starts: seen.moved_starts,
+        moves: seen.moves,
         held_up: room.wires.held_up(),
         hash,
         events: ended.disk_ops + history.wire_events,
@@ -200,7 +207,7 @@ async fn drive(stage: &Stage, plan: &Plan) {
     }
     stage.create_topic(&mut turn).await;
     stage.room.begin();
-    let (mut lookers, mut producers) = (JoinSet::new(), JoinSet::new());
+    let (mut lookers, mut producers, mut movers) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     for broker in 0..BROKERS {
         lookers.spawn(stage.clone().probe(broker));
         if plan.tells {
@@ -213,6 +220,9 @@ async fn drive(stage: &Stage, plan: &Plan) {
         lookers.spawn(stage.clone().follow(partition, turn.rotate_left(9)));
         if plan.trims {
             lookers.spawn(stage.clone().trim(partition, turn.rotate_left(29)));
+        }
+        if plan.moves {
+            movers.spawn(stage.clone().moves(partition, turn.rotate_left(41)));
         }
         for nth in 0..plan.producers {
             let producer = Producer {
@@ -230,6 +240,9 @@ async fn drive(stage: &Stage, plan: &Plan) {
     }
     while let Some(done) = producers.join_next().await {
         done.expect("a producer finishes");
+    }
+    while let Some(done) = movers.join_next().await {
+        done.expect("a mover finishes");
     }
     while let Err(why) = replicas::compare(&stage.room) {
         stage.evidence.lock().waits_for = Some(why);

@@ -221,6 +221,8 @@ pub enum Kind {
     Founding,
     /// Kills, cuts, power cuts and lost disks together.
     All,
+    /// What may happen while replicas move: as a group may have two of them then, no disk is lost for good.
+    Moves,
     /// Everything that there is, together.
     Any,
 }
@@ -296,6 +298,10 @@ fn scene(dice: &mut Dice, kind: Kind) -> Scene {
                 _ => vec![Kind::Cuts, one],
             }
         }
+        Kind::Moves => {
+            let all = [Kind::Kills, Kind::Cuts, Kind::Power, Kind::Flaps, Kind::AllDark];
+            vec![all[dice.below(all.len())]]
+        }
         Kind::Founding => vec![Kind::Cuts, [Kind::Power, Kind::Kills][dice.below(2)]],
         kind => vec![kind],
     };
@@ -341,7 +347,7 @@ fn faults(dice: &mut Dice, kind: Kind) -> Vec<Act> {
             let all = [Act::Transfer(LEADER, to), Act::Restart(LEADER), Act::Blink(LEADER), Act::Cores(LEADER)];
             vec![all[dice.below(all.len())].clone()]
         }
-        Kind::Cuts | Kind::Founding | Kind::All | Kind::Any => cut(dice),
+        Kind::Cuts | Kind::Founding | Kind::All | Kind::Moves | Kind::Any => cut(dice),
     }
 }
 

@@ -10,6 +10,7 @@ pub fn check(plan: &Plan) -> Outcome {
     assert!(outcome.violations.is_empty(), "{plan:#?}: {:#?}", outcome.violations);
     assert!(outcome.struck.missed.is_empty(), "seed {}: never struck: {:?}", plan.seed, outcome.struck.missed);
     assert!(!plan.trims || outcome.moved_starts > 0, "seed {}: nothing was ever deleted", plan.seed);
+    assert!(!plan.moves || outcome.moves > 0, "seed {}: nothing was ever moved", plan.seed);
     let stalls = |act: &Act| matches!(act, Act::Close(_, _, Closed::Stalled));
     let has_stalled = plan.story.iter().flat_map(|scene| &scene.acts).any(|(_, act)| stalls(act));
     // While a cluster is founded there may be nobody who has anything to say.
@@ -40,8 +41,14 @@ fn stories(kind: Kind, default_seeds: u64, scenes: usize, adjust: fn(&mut Plan))
         let outcome = check(&plan);
         simulated += outcome.took;
         println!(
-            "{kind:?} {seed}: {:?}, {} acked, {} resent, {} epochs, {} compared, {} faults",
-            outcome.took, outcome.acked, outcome.resent, outcome.epochs, outcome.compared, outcome.struck.hit
+            "{kind:?} {seed}: {:?}, {} acked, {} resent, {} epochs, {} compared, {} faults, {} moves",
+            outcome.took,
+            outcome.acked,
+            outcome.resent,
+            outcome.epochs,
+            outcome.compared,
+            outcome.struck.hit,
+            outcome.moves
         );
     }
     let per_second = simulated.as_secs_f64() / began.elapsed().as_secs_f64();
@@ -147,6 +154,11 @@ fn a_broker_that_comes_and_goes_loses_nothing_acknowledged() {
 #[test]
 fn leaders_that_are_transferred_and_stopped_lose_nothing_acknowledged() {
     stories(Kind::Leaders, 2, 3, |_| {});
+}
+
+#[test]
+fn replicas_that_move_meanwhile_lose_nothing_acknowledged() {
+    stories(Kind::Moves, 1, 3, |plan| plan.moves = true);
 }
 
 #[test]
