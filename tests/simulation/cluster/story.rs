@@ -68,6 +68,8 @@ pub enum Act {
     Full(usize),
     /// Messages of a broker take this many milliseconds.
     Slow(usize, u64),
+    /// Messages on all ways, those to clients too, take exactly this many milliseconds from now on.
+    Far(u64),
     /// A way that was closed is open again.
     Open(usize, usize),
     /// A broker is cut off from the others, and is not, and so on, for so many milliseconds each.
@@ -106,6 +108,7 @@ impl Act {
             Self::Close(from, to, closed) => Self::Close(who(from), who(to), *closed),
             Self::Full(broker) => Self::Full(who(broker)),
             Self::Slow(broker, ms) => Self::Slow(who(broker), *ms),
+            Self::Far(ms) => Self::Far(*ms),
             Self::Lie(broker) => Self::Lie(who(broker)),
             Self::Wipe(broker) => Self::Wipe(who(broker)),
             Self::Open(from, to) => Self::Open(who(from), who(to)),
@@ -119,6 +122,11 @@ impl Act {
             Self::Transfer(from, to) => Self::Transfer(who(from), who(to)),
             Self::Cores(broker) => Self::Cores(who(broker)),
         }
+    }
+
+    /// Whether it strikes only where there is something to do on the disk.
+    pub fn needs_work(&self) -> bool {
+        matches!(self, Self::Tear(_) | Self::FailSync(_) | Self::SlowDisk(..))
     }
 
     /// Whether a disk is lost by it.
