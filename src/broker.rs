@@ -262,6 +262,8 @@ impl Inner {
         let metrics = Arc::new(Metrics::new(&api_names(), &error_names()));
         let (clean, home) = (home.was_clean(), Arc::new(home));
         let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
+        let dies = Arc::clone(&flusher);
+        journal.on_failure(Box::new(move |reason| dies.die(reason)));
         let peers = peers(&config, &env, &home);
         let (node, seed) = (Node::new(broker, peers, env.seed.rotate_left(17), env.flaws), random.random());
         let among = port.map(|_| Arc::clone(&node));

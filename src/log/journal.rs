@@ -42,6 +42,9 @@ pub struct Journal {
     file: Mutex<JournalFile>,
 }
 
+/// Called with the reason when a journal fails.
+pub type OnFailure = Box<dyn FnOnce(String) + Send>;
+
 #[derive(Default)]
 struct Queue {
     groups: Groups,
@@ -49,6 +52,7 @@ struct Queue {
     lazy: Lazy,
     committing: bool,
     failed: bool,
+    on_failure: Option<OnFailure>,
 }
 
 impl std::fmt::Debug for Queue {
@@ -142,6 +146,28 @@ impl Journal {
         self.queue().lazy.put_mark(id, mark);
     }
 
+    /// Has `hook` called once, with the reason, when a write or sync fails, or now if one has: whoever put a value may not be waiting for it, and nothing
+    /// that needs the journal can be done from then on.
+    pub fn on_failure(&self, hook: OnFailure) {
+        let mut queue = self.queue();
+        if queue.failed {
+            drop(queue);
+            return hook(failed_before().to_string());
+        }
+        queue.on_failure = Some(hook);
+    }
+
+    fn fail(&self, error: &io::Error) {
+        let hook = {
+            let mut queue = self.queue();
+            queue.failed = true;
+            queue.on_failure.take()
+        };
+        if let Some(hook) = hook {
+            hook(format!("the journal: {error}"));
+        }
+    }
+
     /// Whether a sync failed: nothing will ever be acknowledged again, and the process must stop.
     #[must_use]
     pub fn has_failed(&self) -> bool {
@@ -174,7 +200,7 @@ impl Journal {
         let results = if failed { Err(failed_before()) } else { self.write(&records, &lazy) };
         let count = dones.len();
         let results = results.unwrap_or_else(|error| {
-            self.queue().failed = true;
+            self.fail(&error);
             (0..count).map(|_| Err(again(&error))).collect()
         });
         for (done, result) in dones.into_iter().zip(results) {

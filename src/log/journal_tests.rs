@@ -131,6 +131,26 @@ fn a_failed_sync_fails_everything_waiting_and_everything_later() {
 }
 
 #[test]
+fn a_failed_sync_is_told_though_nobody_waits_for_it() {
+    let disk = MemDisk::queued();
+    let journal = Journal::create(shared(&disk)).expect("created");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = || {
+        let told = Arc::clone(&told);
+        Box::new(move |reason| told.lock().expect("no panic").push(reason))
+    };
+    journal.on_failure(hook());
+    disk.fail_sync_at(disk.counters().syncs);
+    journal.remove_group(GROUP, Box::new(drop));
+    disk.run_all();
+    journal.remove_group(OTHER, Box::new(drop));
+    disk.run_all();
+    assert_eq!(told.lock().expect("no panic").len(), 1, "once");
+    journal.on_failure(hook());
+    assert_eq!(told.lock().expect("no panic").len(), 2, "whoever asks later is told at once");
+}
+
+#[test]
 fn a_torn_last_frame_is_cut_and_a_bad_one_before_it_refuses() {
     let disk = MemDisk::inline();
     let journal = Journal::create(shared(&disk)).expect("created");

@@ -37,7 +37,8 @@ impl Stage {
                 self.reassign(partition, None, &mut turn).await;
                 self.evidence.lock().called_off += 1;
             }
-            if is_over {
+            // A request that was given up may have been on its way, and called the last one off.
+            if is_over && self.replicas(partition, &mut turn).await == BROKERS {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(draw(&mut turn, 400))).await;
@@ -61,6 +62,19 @@ impl Stage {
                     .contains(&response.responses[0].partitions[0].error_code)
             {
                 return;
+            }
+            pause().await;
+        }
+    }
+
+    /// How many replicas a partition has, as somebody knows.
+    async fn replicas(&self, partition: i32, turn: &mut u64) -> usize {
+        loop {
+            if let Ok(metadata) = self.metadata(&mut self.anybody(turn).await).await
+                && let Some(topic) = metadata.topics.first()
+                && let Some(found) = topic.partitions.iter().find(|found| found.partition_index == partition)
+            {
+                return found.replica_nodes.len();
             }
             pause().await;
         }

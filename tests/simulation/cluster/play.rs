@@ -281,6 +281,7 @@ impl<'a> Play<'a> {
         if !hits {
             return self.struck.missed.push(act.clone());
         }
+        tracing::info!(target: "ottla::story", ?act, ?now, scene = self.scene, "it begins");
         self.struck.hit += 1;
         self.do_it(sim, act, now);
         self.wire(sim);

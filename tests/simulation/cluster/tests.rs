@@ -207,6 +207,12 @@ fn founding_10_17_and_37_a_new_producers_first_batch_is_refused() {
     [10, 17, 37].into_iter().for_each(|nth| seed(Kind::Founding, nth));
 }
 
+/// A sync of the journal failed for which nobody waited, and the broker lived on.
+#[test]
+fn any_1795332505_a_sync_of_the_journal_fails() {
+    seed(Kind::Any, 1_795_332_505);
+}
+
 /// The controller's leader did not answer a broker that came back after a power cut.
 #[test]
 fn all_faults_40_a_broker_comes_back_from_a_power_cut() {
