@@ -1,4 +1,4 @@
-//! The first write after a rest costs what any other costs: the client's round trip, the leader's to a follower, and one sync.
+//! The first write after a rest: beside the client's own round trip two between brokers, of which the first shows that the leader still leads, and one sync.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -85,14 +85,17 @@ fn play(seed: u64) -> Vec<(u64, Duration)> {
 }
 
 #[test]
-fn the_first_write_after_a_rest_takes_two_round_trips_and_one_sync() {
+fn the_first_write_after_a_rest_takes_two_round_trips_between_brokers_and_one_sync() {
     for seed in crate::seeds(2) {
         let took = crate::sealed::run(seed, || play(seed));
         println!("seed {seed}: {took:?}");
         assert_eq!(took.len(), RESTS_MS.len(), "seed {seed}: not all was written");
         for (rest_ms, took) in took {
-            assert!(took <= 4 * ONE_WAY + SYNC + STEPS, "seed {seed}: {took:?} after {rest_ms} ms of rest");
-            assert!(took >= 4 * ONE_WAY + SYNC, "seed {seed}: {took:?}: the ways are not as long as they should be");
+            // Until Raft's lease has ended a write needs no proof.
+            let round_trips = if rest_ms == 0 { 2 } else { 3 };
+            let expected = 2 * ONE_WAY * round_trips + SYNC;
+            assert!(took <= expected + STEPS, "seed {seed}: {took:?} after {rest_ms} ms of rest");
+            assert!(took >= expected, "seed {seed}: {took:?}: the ways are not as long as they should be");
         }
     }
 }
