@@ -9,12 +9,16 @@ mod group_figures;
 mod health;
 pub mod identity;
 mod janitor;
+mod mending;
 mod open;
 mod reconcile;
+mod refounding;
 mod relocate;
 pub mod repair;
+mod scrub;
 mod steward;
 mod topic_defaults;
+pub mod unsafe_recover;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -133,6 +137,7 @@ pub(crate) struct Inner {
     /// The replicas of partitions that have but one.
     only_replicas: Mutex<BTreeMap<PartitionId, ReplicaId>>,
     metrics: Arc<Metrics>,
+    mender: Arc<mending::Mender>,
     janitor: Arc<Notify>,
     /// A partition on its way to other replicas is led here from now on.
     took_over: Notify,
@@ -182,8 +187,11 @@ impl Broker {
         let admin_address = inner.start_admin(stopping.clone()).await?;
         inner.spawn(reconcile::run(Arc::clone(&inner), stopping.clone()));
         inner.spawn(janitor::run(Arc::clone(&inner), stopping.clone()));
+        inner.spawn(mending::run(Arc::clone(&inner), stopping.clone()));
+        inner.spawn(scrub::run(Arc::clone(&inner), stopping.clone()));
         if port.is_some() {
             inner.spawn(steward::run(Arc::clone(&inner), stopping.clone()));
+            inner.spawn(refounding::run(Arc::clone(&inner), stopping.clone()));
         }
         let listener = tokio::spawn(server::serve(Arc::clone(&context), listener, stopping));
         Ok(Self { inner, context, stop, listener, kafka_address, admin_address, port })
@@ -247,8 +255,7 @@ impl Inner {
         port: Option<&cluster::Port>,
         is_new: bool,
     ) -> Result<Arc<Self>, BrokerError> {
-        let broker = config.broker.id;
-        let mut random = StdRng::seed_from_u64(env.seed);
+        let (broker, mut random) = (config.broker.id, StdRng::seed_from_u64(env.seed));
         let ids = (kafka_id(&mut random), kafka_id(&mut random));
         let endpoints = endpoints(&config, kafka_address, port);
         let (founding, known) = match port {
@@ -259,21 +266,21 @@ impl Inner {
             _ => (Founding { cluster_id: ids.0, directory_id: ids.1, controller: FOUNDER }, Vec::new()),
         };
         let (home, journal) = move_in(&config, &env, founding).await?;
-        let metrics = Arc::new(Metrics::new(&api_names(), &error_names()));
-        let (clean, home) = (home.was_clean(), Arc::new(home));
+        let (metrics, clean) = (Arc::new(Metrics::new(&api_names(), &error_names())), home.was_clean());
         let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
         let dies = Arc::clone(&flusher);
         journal.on_failure(Box::new(move |reason| dies.die(reason)));
-        let peers = peers(&config, &env, &home);
-        let (node, seed) = (Node::new(broker, peers, env.seed.rotate_left(17), env.flaws), random.random());
-        let among = port.map(|_| Arc::clone(&node));
-        let mut tasks = JoinSet::new();
+        let (peers, seed) = (peers(&config, &env, &home), random.random());
+        let node = Node::new(broker, peers, env.seed.rotate_left(17), env.flaws);
+        let (among, mut tasks) = (port.map(|_| Arc::clone(&node)), JoinSet::new());
         if let Some(port) = port {
             meet_first(&node, broker, &known)?;
             port.begin(&home.identity, &node);
             tasks.spawn(Arc::clone(&node).run());
         }
+        let mender = mending::Mender::new(&metrics, among.as_ref());
         let ground = open::Ground {
+            mender: &mender,
             env: &env,
             config: &config,
             home: &home,
@@ -284,7 +291,7 @@ impl Inner {
             clean,
             seed,
         };
-        let controller = open::controller(ground).await?;
+        let controller = mender.knows(Arc::new(open::controller(ground).await?));
         let inner = Arc::new(Self {
             clean,
             broker,
@@ -295,12 +302,13 @@ impl Inner {
             among,
             endpoints,
             met: Mutex::default(),
-            controller: Arc::new(controller),
+            controller,
             replicas: Arc::default(),
             coordinators: Arc::new(Coordinators::new(env.tamper.clone())),
             has_dropped: AtomicBool::new(false),
             only_replicas: Mutex::default(),
             metrics,
+            mender,
             janitor: Arc::default(),
             took_over: Notify::new(),
             expelled: watch::Sender::new(None),
@@ -438,7 +446,7 @@ fn meet_first(node: &Node, me: BrokerId, known: &[Peer]) -> Result<(), BrokerErr
 }
 
 /// Opens the data directory, which is founded if it is empty, and its journal.
-async fn move_in(config: &Config, env: &Env, founding: Founding) -> Result<(Home, Arc<Journal>), BrokerError> {
+async fn move_in(config: &Config, env: &Env, founding: Founding) -> Result<(Arc<Home>, Arc<Journal>), BrokerError> {
     let (disk, name, boot_id) = (Arc::clone(&env.disk), config.cluster.name.clone(), env.boot_id.clone());
     let broker = config.broker.id;
     on_disk(&env.disk, Lane::Read, move || -> Result<_, BrokerError> {
@@ -447,7 +455,7 @@ async fn move_in(config: &Config, env: &Env, founding: Founding) -> Result<(Home
         if !home.lost_page_cache(&boot_id) {
             home.record(LifeState::Running, &boot_id)?;
         }
-        Ok((home, journal))
+        Ok((Arc::new(home), journal))
     })
     .await?
 }

@@ -106,6 +106,12 @@ pub struct Metrics {
     pub storage_full: Counter,
     /// Ranges of a log found damaged.
     pub corrupt_ranges: Counter,
+    /// Damaged ranges that are whole again, with what another replica held.
+    pub mended_ranges: Counter,
+    /// Bytes that the scrub has read.
+    pub scrubbed_bytes: Counter,
+    /// Entries that the scrub found damaged on the device and whole in memory, and that were written again.
+    pub rewritten_entries: Counter,
     /// Partitions of this broker that are served.
     pub partitions_online: Gauge,
     /// Partitions of this broker that are not served: damaged, or without a leader.
@@ -144,6 +150,11 @@ impl Metrics {
         let log_start_moves = counter(log, "start_moves", "Moves of a log's start by retention or DeleteRecords");
         let storage_full = counter(log, "storage_full", "Writes refused because the disk had no room");
         let corrupt_ranges = counter(log, "corrupt_ranges", "Damaged ranges found");
+        let what = "Damaged ranges that are whole again, with what another replica held";
+        let mended_ranges = counter(log, "mended_ranges", what);
+        let scrubbed_bytes = bytes(log, "scrubbed", "Bytes read in the background to find damage");
+        let what = "Entries damaged on the device and whole in memory, written again";
+        let rewritten_entries = counter(log, "rewritten_entries", what);
         let partitions = registry.sub_registry_with_prefix("partitions");
         let partitions_online = gauge(partitions, "online", "Partitions of this broker that are served");
         let partitions_offline = gauge(partitions, "offline", "Partitions of this broker that are not served");
@@ -168,6 +179,9 @@ impl Metrics {
             log_start_moves,
             storage_full,
             corrupt_ranges,
+            mended_ranges,
+            scrubbed_bytes,
+            rewritten_entries,
             partitions_online,
             partitions_offline,
             groups,

@@ -28,12 +28,16 @@ use crate::replica::election::elect_preferred;
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// A broker with another data directory takes another's place only when that was silent for so long.
 const GONE_AFTER: Duration = Duration::from_secs(5);
+/// A cluster is founded only by a broker that was there for so long: if it was one of a cluster whose other brokers run, they call it meanwhile.
+const FOUND_AFTER: Duration = Duration::from_millis(500);
 /// How often it says for what it waits.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Answers other brokers, from before this one has a cluster.
 pub(super) struct FrontDesk {
     me: Mutex<Introduction>,
+    /// The cluster whose brokers call, from before this one has any.
+    called: Mutex<Option<String>>,
     node: OnceLock<Arc<Node>>,
     inner: OnceLock<Weak<Inner>>,
 }
@@ -84,7 +88,8 @@ impl Port {
             address: config.cluster.advertised(address.port()).to_string(),
             seeds: config.cluster.seeds.iter().map(ToString::to_string).collect(),
         };
-        let desk = FrontDesk { me: Mutex::new(me), node: OnceLock::new(), inner: OnceLock::new() };
+        let desk =
+            FrontDesk { me: Mutex::new(me), called: Mutex::default(), node: OnceLock::new(), inner: OnceLock::new() };
         let desk = Arc::new(desk);
         let (services, served) = watch::channel(Services { groups: None, desk: Arc::clone(&desk) as _ });
         let task = tokio::spawn(serve(listener, served)).abort_handle();
@@ -101,6 +106,7 @@ impl Port {
         let (cluster_id, directory_id) = ids;
         let me = self.desk.change_me(|me| me.directory = DirectoryId(directory(directory_id)));
         let mut waiting = Waiting::default();
+        let opened = Instant::now();
         loop {
             let hellos = join_all(me.seeds.iter().map(|seed| calls::hello(&env.network, seed, &me))).await;
             let answers = me.seeds.iter().cloned().zip(hellos).map(|(seed, answer)| {
@@ -109,7 +115,13 @@ impl Port {
                 (seed, answer)
             });
             let answers: BTreeMap<_, _> = answers.collect();
+            let called = self.desk.called();
             match step(&me, &answers).map_err(|trouble| BrokerError::Cluster(trouble.to_string()))? {
+                Step::Found if opened.elapsed() < FOUND_AFTER => {}
+                Step::Found if called.is_some() => waiting.say(&format!(
+                    "brokers of cluster {} take this one for one of theirs, so none is founded: name one of them in cluster.seeds",
+                    called.unwrap_or_default()
+                )),
                 Step::Found => {
                     let founding = Founding {
                         cluster_id: cluster_id.clone(),
@@ -188,6 +200,10 @@ impl FrontDesk {
         self.me.lock().expect("no panic under the lock of an introduction").clone()
     }
 
+    fn called(&self) -> Option<String> {
+        self.called.lock().expect("no panic under the lock of who calls").clone()
+    }
+
     fn change_me(&self, change: impl FnOnce(&mut Introduction)) -> Introduction {
         let mut me = self.me.lock().expect("no panic under the lock of an introduction");
         change(&mut me);
@@ -208,13 +224,14 @@ impl FrontDesk {
     /// directory, or not any more.
     fn meet(&self, from: &Introduction) -> Acquaintance {
         if let Some(inner) = self.inner() {
-            let (is_founded, known) = inner.controller.read(|controller| {
+            let (is_founded, known, is_given_up) = inner.controller.read(|controller| {
                 let known = controller.broker(from.broker).map(|broker| broker.directory);
-                (controller.cluster_id().is_some(), known)
+                (controller.cluster_id().is_some(), known, controller.is_given_up(from.directory))
             });
             // Whoever does not lead the controller may not have heard of the newest directory yet, or of the newest broker.
             let leads = inner.controller.leads();
             let stranger = match known {
+                _ if is_given_up => Acquaintance::Superseded,
                 Some(known) if leads && known != from.directory => Acquaintance::Superseded,
                 None if leads => Acquaintance::Removed,
                 None if is_founded => return Acquaintance::Unheard,
@@ -240,6 +257,10 @@ impl FrontDesk {
 }
 
 impl Desk for FrontDesk {
+    fn called(&self, cluster: &str) {
+        *self.called.lock().expect("no panic under the lock of who calls") = Some(cluster.to_owned());
+    }
+
     fn hello(&self, from: Introduction) -> Hello {
         let me = self.me();
         let is_ours = me.cluster_id.is_some() && from.cluster_id == me.cluster_id && from.broker != me.broker;

@@ -314,6 +314,14 @@ pub fn stored(disk: &Arc<dyn Disk>) -> Result<Option<Identity>, IdentityError> {
     Ok(identity)
 }
 
+/// Puts another identity in the place of the one that a data directory has.
+///
+/// # Errors
+/// Of the disk.
+pub fn replace(disk: &Arc<dyn Disk>, identity: &Identity) -> Result<(), IdentityError> {
+    write(disk, IDENTITY, identity)
+}
+
 /// Data without an identity is not founded anew.
 fn check_empty(disk: &Arc<dyn Disk>) -> Result<(), IdentityError> {
     let names = disk.list("").map_err(io_error("list the data directory"))?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::blocking::on_disk;
 use super::identity::Home;
+use super::mending::Mender;
 use super::{BrokerError, Env, Inner};
 use crate::config::Config;
 use crate::flaws::Flaw;
@@ -22,6 +23,7 @@ use crate::machine::groups::Limits as GroupLimits;
 use crate::machine::partition::PartitionMachine;
 use crate::machine::topic_config::{Durability, TopicConfig};
 use crate::raft::applier::Snapshots;
+use crate::raft::transport::link::Link;
 use crate::raft::{Flusher, Group, GroupConfig, Node};
 use crate::replica::controller::{ControllerHandle, Wake};
 use crate::replica::set::Held;
@@ -43,12 +45,14 @@ pub(super) struct Wanted {
 }
 
 /// Segments of the controller's log: small, so that snapshots free space soon.
-const CONTROLLER_SEGMENT_BYTES: u64 = 16 << 20;
+pub(super) const CONTROLLER_SEGMENT_BYTES: u64 = 16 << 20;
 
 /// The preferred leader of a new partition stands for election so often, and so soon again: the others may not have opened it yet.
 const FIRST_TRIES: u32 = 20;
 /// How soon a replica that has forgotten is reported again.
 const REPLACE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How soon it is tried again to mend the controller's log.
+const MEND_AGAIN_AFTER: Duration = Duration::from_millis(500);
 const FIRST_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 struct Opened<M> {
@@ -91,12 +95,13 @@ fn report(id: PartitionId, recovered: &Recovered) {
         tracing::warn!(partition = %id, ?cut, "cut an unsynced tail; the bytes are kept aside");
     }
     for damage in &recovered.damage {
-        tracing::error!(partition = %id, ?damage, "a range of the log is damaged and is not served; run `ottla repair`");
+        tracing::error!(partition = %id, %damage, "a range of the log is damaged");
     }
 }
 
 /// What the controller's group is opened on.
 pub(super) struct Ground<'a> {
+    pub(super) mender: &'a Arc<Mender>,
     pub(super) env: &'a Env,
     pub(super) config: &'a Config,
     pub(super) home: &'a Home,
@@ -110,7 +115,7 @@ pub(super) struct Ground<'a> {
 
 /// Opens the controller's log and starts its group. A broker that has it for itself leads it, and has founded the cluster, when this returns.
 pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, BrokerError> {
-    let Ground { env, config, home, journal, flusher, node, among, clean, seed } = ground;
+    let Ground { mender, env, config, home, journal, flusher, node, among, clean, seed } = ground;
     let (disk, for_log) = (Arc::clone(&env.disk), Arc::clone(journal));
     let log_config = LogConfig { segment_bytes: CONTROLLER_SEGMENT_BYTES };
     let opened = on_disk(&env.disk, Lane::Read, move || {
@@ -121,6 +126,10 @@ pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, B
     if opened.recovered.forgotten {
         let reason = "its log ends before its durable checkpoint: something was lost; run `ottla repair`";
         return Err(BrokerError::Controller(reason.to_owned()));
+    }
+    mender.tend(&opened.log);
+    if among.is_some() && !opened.log.damage().is_empty() {
+        mend_controller(mender, env, config, home, &opened).await;
     }
     let wake = Wake::new(among.cloned());
     if let Some(descriptor) = &opened.recovered.descriptor {
@@ -175,6 +184,39 @@ pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, B
     }
 }
 
+/// Mends the controller's log before it is opened, with what the brokers have that the seeds and its last checkpoint name. Waits for them.
+async fn mend_controller(mender: &Mender, env: &Env, config: &Config, home: &Home, opened: &Opened<Controller>) {
+    let me = config.broker.id;
+    let known: Vec<_> = {
+        let controller = opened.machine.lock().expect("nobody else has it yet");
+        let others = controller.brokers().filter(|(id, _)| *id != me);
+        others.filter_map(|(_, broker)| Some(broker.endpoints.as_ref()?.cluster.clone())).collect()
+    };
+    let mine = config.cluster.advertised(config.cluster.listen.port).to_string();
+    let mut addresses: Vec<String> = config.cluster.seeds.iter().map(ToString::to_string).chain(known).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.retain(|address| *address != mine);
+    let link = |address: &String| Link::to_stranger(address, &home.identity.cluster_id, &env.network).ok();
+    let links: Vec<_> = addresses.iter().filter_map(link).collect();
+    let mut said = String::new();
+    while !links.is_empty() {
+        match mender.mend_by(&opened.log, &links).await {
+            Ok(()) => return,
+            Err(why) if why != said => {
+                tracing::error!(
+                    why,
+                    "the controller's log is damaged, and no other broker has lent what is missing; it is tried again. If none has it any more, start this \
+                     broker with an empty data directory: it is filled"
+                );
+                said = why;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(MEND_AGAIN_AFTER).await;
+    }
+}
+
 /// What the file says of groups.
 fn group_limits(config: &Config) -> GroupLimits {
     let groups = &config.groups;
@@ -195,35 +237,40 @@ enum NotOpened {
     Offline(String),
     /// It has lost what it had acknowledged: it must not vote as if it had it.
     Forgotten,
+    /// What another replica has is needed first, which none has given yet: why.
+    Damaged(Arc<Log>, String),
 }
 
 impl Inner {
     /// Opens a partition and adds it to the set, as serving or as offline. One that has forgotten and is not alone is left to a new incarnation, which
     /// the others fill.
     pub(super) async fn open_partition(&self, id: PartitionId, wanted: Wanted) {
-        let held = match self.try_open(id, &wanted).await {
-            Ok(replica) => Held::Open(replica),
+        let replica = match self.try_open(id, &wanted).await {
+            Ok(replica) => replica,
             Err(NotOpened::Forgotten) if self.among.is_some() && wanted.is_shared => {
                 return self.give_up_replica(id, &wanted).await;
             }
             Err(not_opened) => {
+                let mut damaged = None;
                 let reason = match not_opened {
                     NotOpened::Offline(reason) => reason,
+                    NotOpened::Damaged(log, why) => {
+                        damaged = Some(log);
+                        format!("its log is damaged, and waits for another replica: {why}")
+                    }
                     NotOpened::Forgotten => {
                         "its log ends before its durable checkpoint: acknowledged records were lost; run `ottla repair`"
                             .to_owned()
                     }
                 };
                 tracing::error!(topic = wanted.name, partition = %id, reason, "a partition is offline");
-                Held::Offline(reason.into())
+                self.replicas.insert(id, Held::Offline(reason.into()));
+                let is_state = wanted.name == OFFSETS_TOPIC;
+                return damaged.into_iter().for_each(|log| self.open_when_mended(log, wanted.me, is_state));
             }
         };
-        let replica = match &held {
-            Held::Open(replica) => Some(Arc::clone(replica)),
-            Held::Offline(_) => None,
-        };
-        self.replicas.insert(id, held);
-        let (Some(replica), Some(node)) = (replica, &self.among) else { return };
+        self.replicas.insert(id, Held::Open(Arc::clone(&replica)));
+        let Some(node) = &self.among else { return };
         // It may have been elected before it was in the set.
         node.tell_again(id);
         let is_new = replica.log().state().last.is_none_or(|last| last.index == RaftIndex(0));
@@ -310,6 +357,11 @@ impl Inner {
         let opened = opened.map_err(|error| NotOpened::Offline(error.to_string()))?.map_err(NotOpened::Offline)?;
         if opened.recovered.forgotten && !self.env.flaws.has(Flaw::ForgottenVotes) {
             return Err(NotOpened::Forgotten);
+        }
+        self.mender.tend(&opened.log);
+        if opened.log.is_tended() && !opened.log.damage().is_empty() {
+            // It takes part in nothing before: what is damaged may be needed to know who votes, and what was decided.
+            self.mender.mend(&opened.log).await.map_err(|why| NotOpened::Damaged(Arc::clone(&opened.log), why))?;
         }
         let page_cache = wanted.config.durability == Durability::PageCache;
         let published = Publisher::new(id, Arc::clone(&self.janitor), self.among.clone());

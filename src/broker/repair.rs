@@ -114,11 +114,18 @@ pub fn repair(disk: &Arc<dyn Disk>, wanted: &Wanted) -> Result<Report, RepairErr
     let controller = examined(PartitionId::CONTROLLER)?;
     let topics = fold(&controller, state(PartitionId::CONTROLLER))?;
     let chosen = choose(disk, &topics, wanted)?;
+    // What other replicas have is not given up, unless that very topic is named.
+    let by_others = |id: PartitionId| match id {
+        PartitionId::CONTROLLER => topics.brokers().nth(1).is_some(),
+        _ => topics.replicas(id).is_some_and(|replicas| replicas.len() > 1),
+    };
+    let by_others = |id: PartitionId| wanted.topic.is_none() && by_others(id);
     if wanted.topic.is_none() {
-        look(disk, &mut report, (PartitionId::CONTROLLER, None), controller, wanted.apply)?;
+        let (id, mended) = (PartitionId::CONTROLLER, by_others(PartitionId::CONTROLLER));
+        look(disk, &mut report, (id, None), controller, (wanted.apply, mended))?;
     }
     for (id, name) in chosen {
-        look(disk, &mut report, (id, name), examined(id)?, wanted.apply)?;
+        look(disk, &mut report, (id, name), examined(id)?, (wanted.apply, by_others(id)))?;
     }
     Ok(report)
 }
@@ -127,20 +134,26 @@ fn failed(doing: &str, source: LogError) -> RepairError {
     RepairError::Log { doing: doing.to_owned(), source }
 }
 
-/// Takes an examined log into the report, and its holes out of it if that is wanted and may be.
+/// Takes an examined log into the report, and its holes out of it if that is wanted and may be, and nobody else mends them.
 fn look(
     disk: &Arc<dyn Disk>,
     report: &mut Report,
     (id, topic): (PartitionId, Option<String>),
     examined: Examined,
-    apply: bool,
+    (apply, by_others): (bool, bool),
 ) -> Result<(), RepairError> {
     report.logs += 1;
     report.bytes += examined.read_bytes();
     if examined.holes.is_empty() {
         return Ok(());
     }
-    let refused = refusal(id, &examined)?;
+    let refused = match by_others {
+        true => Some(format!(
+            "the log of {id} has other replicas: start the broker, which fetches from them what is damaged; only if none of them has it, name the \
+             topic with --topic"
+        )),
+        false => refusal(id, &examined)?,
+    };
     let repaired = apply && refused.is_none();
     report.untouched |= refused.is_none() && !apply;
     report.problems.extend(refused);
@@ -170,7 +183,7 @@ fn refusal(id: PartitionId, examined: &Examined) -> Result<Option<String>, Repai
 }
 
 /// The controller's state, as far as it can be read.
-fn fold(examined: &Examined, group: &GroupState) -> Result<Controller, RepairError> {
+pub(super) fn fold(examined: &Examined, group: &GroupState) -> Result<Controller, RepairError> {
     let (mut controller, from) = match group.checkpoint() {
         Some(checkpoint) => match Controller::restore(&checkpoint.machine) {
             Ok(controller) => (controller, checkpoint.id.index.next()),

@@ -151,7 +151,8 @@ impl Inner {
             let replica = |(broker, state): (BrokerId, &crate::machine::controller::Broker)| {
                 state.controller.unwrap_or(ReplicaId { broker, incarnation: FOUNDER })
             };
-            let all: BTreeSet<ReplicaId> = controller.brokers().map(replica).collect();
+            let known = controller.brokers().filter(|(broker, _)| !controller.is_lost(*broker));
+            let all: BTreeSet<ReplicaId> = known.map(replica).collect();
             let staying = all.iter().copied().filter(|replica| !controller.is_draining(replica.broker));
             (all.clone(), staying.collect::<BTreeSet<ReplicaId>>())
         });

@@ -128,6 +128,8 @@ pub enum Elected {
 
 /// Answers other brokers.
 pub trait Desk: Send + Sync + 'static {
+    /// A broker of that cluster takes this one for one of its own, while this one has no cluster.
+    fn called(&self, cluster: &str);
     /// A broker introduces itself.
     fn hello(&self, from: Introduction) -> Hello;
     /// It wants to come in, or back.

@@ -35,8 +35,10 @@ impl Services {
     /// Of the connection.
     pub async fn serve(self, connection: Connection) -> io::Result<()> {
         let cluster = self.groups.as_ref().map(|groups| groups.cluster().to_owned());
+        let desk = Arc::clone(&self.desk);
+        let heard = Arc::new(move |cluster: &str| desk.called(cluster));
         let membership = MembershipServer::new(Counter { cluster, desk: self.desk });
-        serve_connection(self.groups, Some(membership), connection).await
+        serve_connection(self.groups, Some(membership), Some(heard), connection).await
     }
 }
 

@@ -73,6 +73,7 @@ fn every_key_can_be_set() {
         idle_seconds = 12
         frame_seconds = 13
         producer_idle_seconds = 14
+        scrub_bytes_per_second = 15
         [log]
         level = "debug"
         format = "json"
@@ -92,6 +93,7 @@ fn every_key_can_be_set() {
     assert_eq!(consumers, (9, 8));
     assert_eq!((config.groups.initial_rebalance_delay_ms, config.groups.offsets_retention_minutes), (0, 4));
     assert_eq!(config.limits.producer_idle_seconds, 14);
+    assert_eq!(config.limits.scrub_bytes_per_second, 15);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.admin.listen, None);
     let left = file.lines().filter(|line| line.contains(" = ")).count();

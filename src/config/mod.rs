@@ -169,6 +169,8 @@ pub struct Limits {
     pub frame_seconds: u32,
     /// After how many seconds without a write an idempotent producer is forgotten.
     pub producer_idle_seconds: u32,
+    /// Bytes of logs read in the background each second to find damage; 0: none.
+    pub scrub_bytes_per_second: u32,
 }
 
 /// `[log]`
@@ -264,6 +266,7 @@ impl Default for Limits {
             idle_seconds: 600,
             frame_seconds: 30,
             producer_idle_seconds: 24 * 3_600,
+            scrub_bytes_per_second: 1 << 20,
         }
     }
 }
@@ -353,6 +356,7 @@ const KEYS: &[Key] = &[
     key("limits", "idle_seconds", |c, v| v.number(1, 31_536_000).map(|n| c.limits.idle_seconds = n)),
     key("limits", "frame_seconds", |c, v| v.number(1, 3_600).map(|n| c.limits.frame_seconds = n)),
     key("limits", "producer_idle_seconds", |c, v| v.number(1, 31_536_000).map(|n| c.limits.producer_idle_seconds = n)),
+    key("limits", "scrub_bytes_per_second", |c, v| v.number(0, 1 << 30).map(|n| c.limits.scrub_bytes_per_second = n)),
     key("log", "level", |c, v| v.levels().map(|level| c.log.level = level)),
     key("log", "format", |c, v| v.word(LogFormat::WORDS).map(|word| c.log.format = word)),
     key("admin", "listen", |c, v| v.address_or_empty().map(|address| c.admin.listen = address)),

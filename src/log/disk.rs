@@ -116,6 +116,9 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     fn write_at(&self, pos: u64, bufs: &[io::IoSlice<'_>]) -> io::Result<()>;
     /// Reads up to `buf.len()` bytes from `pos`; fewer only at the file's end.
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<usize>;
+    /// As [`DiskFile::read_at`], but what the device holds, as far as the system can tell, and without making room for it in memory: for bytes that are
+    /// synced, and that nobody waits for.
+    fn read_device(&self, pos: u64, buf: &mut [u8]) -> io::Result<usize>;
     /// Reserves space for `pos..pos+len` without changing the file's length, so that later writes there cannot run out of it.
     fn allocate(&self, pos: u64, len: u64) -> io::Result<()>;
     /// Cuts or extends (with zeros) the file. Cutting also frees space allocated past `len`. The caller makes sure that no view

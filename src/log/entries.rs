@@ -31,11 +31,11 @@ pub struct LogPoint {
 }
 
 /// An entry met by a walk.
-struct Met<'a> {
-    at: Point,
-    header: BatchHeader,
-    next: Point,
-    bytes: &'a [u8],
+pub(super) struct Met<'a> {
+    pub(super) at: Point,
+    pub(super) header: BatchHeader,
+    pub(super) next: Point,
+    pub(super) bytes: &'a [u8],
 }
 
 impl Log {
@@ -177,7 +177,7 @@ impl Log {
     }
 
     /// Walks the entries of a range while `each` says so. Damage before the first is an error; later, it ends the walk.
-    fn walk(
+    pub(super) fn walk(
         &self,
         range: Range<RaftIndex>,
         whole: bool,
@@ -200,13 +200,8 @@ impl Log {
                 Walker::headers(segment.file.as_ref(), end.pos)
             };
             while at.pos < end.pos && at.index < range.end {
-                let known = segment.lock().bad_at(at.pos);
-                let step = match known {
-                    Some(bad) => Err(bad),
-                    None if at.index < index => walker.header(at)?.map_err(|fault| Bad { from: at, to: end, fault }),
-                    None => self.checked(&mut walker, at, whole)?.map_err(|fault| Bad { from: at, to: end, fault }),
-                };
-                let (header, next) = match step {
+                let wanted = (at.index >= index).then_some(whole);
+                let (header, next) = match self.met(&segment, &mut walker, at, wanted)? {
                     Ok(step) => step,
                     Err(bad) if bad.to.index <= index => {
                         at = bad.to;
@@ -230,6 +225,7 @@ impl Log {
             }
             if index < end.index {
                 // The file has fewer entries than its neighbour's name says.
+                self.note_missing(&segment, at, end);
                 return match index > range.start {
                     true => Ok(()),
                     false => Err(LogError::Damaged(Box::new(segment.missing(at, end)))),
@@ -241,6 +237,28 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// The entry at a point, checked if it is wanted (whole, or not); damage is noted.
+    fn met(
+        &self,
+        segment: &Arc<Segment>,
+        walker: &mut Walker<'_>,
+        at: Point,
+        wanted: Option<bool>,
+    ) -> std::io::Result<Result<(BatchHeader, Point), Bad>> {
+        let known = segment.lock().bad_at(at.pos);
+        if let Some(bad) = known {
+            return Ok(Err(bad));
+        }
+        let met = match wanted {
+            Some(whole) => self.checked(walker, at, whole)?,
+            None => walker.header(at)?,
+        };
+        match met {
+            Ok(met) => Ok(Ok(met)),
+            Err(fault) => self.note(segment, at, fault).map(Err),
+        }
     }
 
     /// The entry at a point, checked as far as can be: its term by the epoch table; its CRC, for entries of Raft's own always, for batches

@@ -53,6 +53,27 @@ impl EpochTable {
         }
     }
 
+    /// Takes over what a damaged entry turns out to be, now that it can be read again. Entries come in their order.
+    pub(super) fn correct(&mut self, id: LogId, base_offset: Offset) {
+        if let Some(known) = self.0.iter_mut().find(|start| start.term == id.term) {
+            if known.index < id.index {
+                return;
+            }
+            if known.index == id.index {
+                known.offset = base_offset;
+                return;
+            }
+        }
+        let mut starts = self.0.clone();
+        // What was guessed of other damaged entries gives way.
+        starts.retain(|start| start.term != id.term && (start.term < id.term) == (start.index < id.index));
+        let at = starts.partition_point(|start| start.index < id.index);
+        starts.insert(at, EpochStart { term: id.term, index: id.index, offset: base_offset });
+        if let Some(corrected) = Self::new(starts) {
+            *self = corrected;
+        }
+    }
+
     /// Forgets the terms that begin at or above `index`.
     pub fn cut(&mut self, index: RaftIndex) {
         self.0.retain(|start| start.index < index);

@@ -101,7 +101,9 @@ impl Log {
         let mut found = self.load_index(&cold.segment)?;
         if let Some((from, to)) = cold.bytes {
             let term_at = |index| self.shared().epochs.term_at(index);
-            found.extend(cold.segment.check(from, to, &term_at)?);
+            let checked = cold.segment.check(from, to, &term_at)?;
+            self.tell(&checked);
+            found.extend(checked);
         }
         Ok(found)
     }
@@ -136,7 +138,7 @@ impl Log {
                             at = next;
                             continue;
                         }
-                        Err(fault) => Bad { from: at, to: end, fault },
+                        Err(fault) => self.note(&segment, at, fault)?,
                     },
                 };
                 if fetched.bytes > 0 {

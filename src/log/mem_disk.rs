@@ -332,6 +332,17 @@ impl MemDisk {
         Ok(())
     }
 
+    /// Flips one bit as [`Self::flip_bit`] does, on the device alone: memory still has what was there.
+    ///
+    /// # Errors
+    /// If there is no such file.
+    pub fn rot_bit(&self, path: &str, pos: u64, bit: u32) -> io::Result<()> {
+        let mut state = lock(&self.shared.state);
+        let id = state.find(path)?;
+        state.file_mut(id)?.0.rot_bit(pos, bit);
+        Ok(())
+    }
+
     /// Makes a file's pages cold, until they are read or written.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::descriptor::{Descriptor, Mark};
 use super::disk::{Disk, Lane};
@@ -17,6 +17,7 @@ use super::epochs::EpochTable;
 use super::error::{Damage, LogError};
 use super::index::NO_TIMESTAMP;
 use super::journal::{Done, Journal};
+use super::mend::Tender;
 use super::name::SegmentName;
 use super::recent::Recent;
 use super::segment::Segment;
@@ -96,6 +97,8 @@ pub struct Log {
     pub(super) failed: Arc<AtomicBool>,
     /// Sealed segments whose index is in memory, oldest first.
     loaded: Mutex<VecDeque<Arc<Segment>>>,
+    /// Who sees to damage.
+    pub(super) tender: OnceLock<Box<dyn Tender>>,
 }
 
 pub(super) struct Writer {
@@ -154,6 +157,7 @@ impl Log {
             shared: RwLock::new(shared),
             failed: Arc::default(),
             loaded: Mutex::default(),
+            tender: OnceLock::new(),
         }
     }
 
@@ -161,6 +165,12 @@ impl Log {
     #[must_use]
     pub fn id(&self) -> PartitionId {
         self.id
+    }
+
+    /// Where its work is done that blocks.
+    #[must_use]
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
     }
 
     /// The log's numbers, all of one moment.
@@ -298,6 +308,7 @@ impl Log {
     /// Makes a segment's whole index available. Blocks. Drops that of another sealed segment if there are many.
     pub(super) fn load_index(&self, segment: &Arc<Segment>) -> Result<Vec<Damage>, std::io::Error> {
         let found = segment.load_index(self.disk.as_ref())?;
+        self.tell(&found);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.retain(|it| !Arc::ptr_eq(it, segment));
         loaded.push_back(Arc::clone(segment));

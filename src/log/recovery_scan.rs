@@ -144,9 +144,12 @@ impl Scan<'_> {
         };
         let (term, floor) = (term_of(&header), self.last.map_or(Term(0), |last| last.term));
         let known = self.terms.as_ref().filter(|(_, upto)| at.index <= *upto);
-        let fits = match known.and_then(|(table, _)| table.term_at(at.index)) {
+        let known = known.and_then(|(table, _)| table.term_at(at.index));
+        let marked = || self.marks.iter().find(|mark| mark.id.index == at.index).map(|mark| mark.id.term);
+        let fits = match known.or_else(marked) {
             Some(known) => term == known,
             // The epoch is not under the CRC: one that is too high would make all that follow look too low.
+            None if self.marks.iter().any(|mark| at.index <= mark.id.index && term > mark.id.term) => false,
             None if term > floor => match walker.header(next)? {
                 Ok((after, _)) => !(floor..term).contains(&term_of(&after)),
                 Err(_) => true,

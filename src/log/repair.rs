@@ -84,6 +84,12 @@ impl Examined {
         self.outcome.read_bytes
     }
 
+    /// The last entry that was found.
+    #[must_use]
+    pub fn last(&self) -> Option<LogId> {
+        self.outcome.last
+    }
+
     /// The first hole that takes something from the state that a restart folds: it lies behind the last checkpoint.
     #[must_use]
     pub fn behind_checkpoint(&self) -> Option<&Hole> {

@@ -125,6 +125,7 @@ impl Search<'_> {
     fn term(&self, index: RaftIndex) -> Term {
         let known = terms_known(self.group).filter(|(_, upto)| index <= *upto);
         let known = known.and_then(|(table, _)| table.term_at(index));
+        let known = known.or(self.marks.iter().find(|mark| mark.id.index == index).map(|mark| mark.id.term));
         let before = index.0.checked_sub(1).and_then(|before| self.outcome.epochs.term_at(RaftIndex(before)));
         known.or(before).or(self.group.cut().map(|cut| cut.term)).unwrap_or(Term(0))
     }

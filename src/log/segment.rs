@@ -13,6 +13,7 @@ use super::entry::{Fault, Point, RAFT_MAGIC, Stamped};
 use super::error::Damage;
 use super::index::{Index, NO_TIMESTAMP};
 use super::name::{INDEX, LOG, SegmentName};
+use super::resync::resync;
 use super::walk::Walker;
 use crate::ids::{Offset, RaftIndex, Term, Timestamp};
 
@@ -50,6 +51,8 @@ pub(super) struct State {
     max_timestamp: Option<Timestamp>,
     /// Whether the file is, or is about to be, removed: nothing is written beside it.
     removed: bool,
+    /// How often damage was looked at more closely, or mended: what was read before is not what is there.
+    mended: u64,
 }
 
 /// A part that cannot be read.
@@ -129,12 +132,12 @@ impl Segment {
     /// Makes the index cover the whole segment: from its file if that is good, from the headers otherwise. Blocks.
     pub(super) fn load_index(&self, disk: &dyn Disk) -> io::Result<Vec<Damage>> {
         let start = Point::start_of(self.name);
-        let (upto, partial) = {
+        let (upto, partial, mended) = {
             let state = self.lock();
             match &state.index {
                 Some(index) if index.from() == start => return Ok(Vec::new()),
-                Some(index) => (index.from(), true),
-                None => (state.end, false),
+                Some(index) => (index.from(), true, state.mended),
+                None => (state.end, false, state.mended),
             }
         };
         let from_file = self.read_index_file(disk)?.filter(|(_, end)| end.pos <= upto.pos);
@@ -164,6 +167,9 @@ impl Segment {
             found.push(Bad { from: at, to: upto, fault: Fault::Missing });
         }
         let mut state = self.lock();
+        if state.mended != mended {
+            return Ok(Vec::new());
+        }
         found.retain(|bad| state.add_bad(*bad));
         // Unless it was truncated or loaded by somebody else meanwhile.
         if partial {
@@ -275,12 +281,12 @@ impl Segment {
     ) -> io::Result<Vec<Damage>> {
         let range = chunks(from, to);
         let (first_byte, last_byte) = (range.start * CHUNK_BYTES, range.end * CHUNK_BYTES);
-        let (mut at, end) = {
+        let (mut at, end, mended) = {
             let state = self.lock();
             let Some(at) = state.index.as_ref().and_then(|index| index.seek_pos(first_byte)) else {
                 return Ok(Vec::new());
             };
-            (at, state.end)
+            (at, state.end, state.mended)
         };
         let mut found = Vec::new();
         let mut walker = Walker::entries(self.file.as_ref(), end.pos);
@@ -307,7 +313,7 @@ impl Segment {
                     let mut state = self.lock();
                     let to = next.or_else(|| state.index.as_ref()?.after(at.pos)).unwrap_or(state.end);
                     let bad = Bad { from: at, to, fault };
-                    if state.add_bad(bad) {
+                    if state.mended == mended && state.add_bad(bad) {
                         found.push(self.damage(bad));
                     }
                     to
@@ -315,9 +321,28 @@ impl Segment {
             };
         }
         let mut state = self.lock();
+        if state.mended != mended {
+            return Ok(found);
+        }
         // All of the last entry was checked, also where it goes on behind the range.
         (range.start..range.end.max(at.pos / CHUNK_BYTES)).for_each(|chunk| state.checked.set(chunk, true));
         Ok(found)
+    }
+
+    /// Up to where damage at a point goes: behind the entry, if its header still fits and so does what follows it; otherwise to the first
+    /// entry that leads to `known`. No entry there has a term below `floor`. Blocks.
+    pub(super) fn extent(&self, at: Point, fault: Fault, known: Point, floor: Term) -> io::Result<Point> {
+        if known.pos <= at.pos || known.index <= at.index {
+            return Ok(known);
+        }
+        let mut walker = Walker::headers(self.file.as_ref(), known.pos);
+        if matches!(fault, Fault::Crc | Fault::Epoch(_))
+            && let Ok((_, next)) = walker.header(at)?
+            && (next == known || walker.header(next)?.is_ok())
+        {
+            return Ok(next);
+        }
+        resync(self.file.as_ref(), at, known, floor)
     }
 
     /// How far from `from` on the bytes may be read and served without waiting and without checking: at most to `to`.
@@ -354,6 +379,7 @@ impl State {
             first_timestamp: None,
             max_timestamp: None,
             removed: false,
+            mended: 0,
         }
     }
 
@@ -389,6 +415,17 @@ impl State {
             self.bad.sort_by_key(|it| it.from);
         }
         !known
+    }
+
+    /// Has other damaged parts in the place of one that was looked at more closely, or mended: none if all of it can be read.
+    pub(super) fn replace_bad(&mut self, bad: Bad, by: &[Bad]) {
+        self.bad.retain(|it| *it != bad);
+        self.bad.extend(by);
+        self.bad.sort_by_key(|it| it.from);
+        self.mended += 1;
+        // The index knows nothing of what lies in the damage: neither marks nor entries of Raft's own, which fetch must leave out.
+        (self.index, self.first_timestamp, self.max_timestamp) = (None, None, None);
+        chunks(bad.from.pos, bad.to.pos).for_each(|chunk| self.checked.set(chunk, false));
     }
 
     /// All known damage.

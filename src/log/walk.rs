@@ -10,6 +10,8 @@ use crate::protocol::batch::{BatchHeader, HEADER_BYTES};
 const HEADER_WINDOW: usize = 16 << 10;
 /// Read ahead when everything is wanted.
 const SCAN_WINDOW: usize = 1 << 20;
+/// Read ahead when nobody waits.
+const DEVICE_WINDOW: usize = 256 << 10;
 
 /// See the module's documentation.
 pub(super) struct Walker<'a> {
@@ -21,17 +23,24 @@ pub(super) struct Walker<'a> {
     buf_pos: u64,
     /// The entry read last was so large that reading ahead of the next header is wasted.
     far: bool,
+    /// Whether what the device holds is wanted, and not what memory does.
+    of_device: bool,
 }
 
 impl<'a> Walker<'a> {
     /// For headers.
     pub(super) fn headers(file: &'a dyn DiskFile, end: u64) -> Self {
-        Self { file, end, window: HEADER_WINDOW, buf: Vec::new(), buf_pos: 0, far: false }
+        Self { file, end, window: HEADER_WINDOW, buf: Vec::new(), buf_pos: 0, far: false, of_device: false }
     }
 
     /// For whole entries.
     pub(super) fn entries(file: &'a dyn DiskFile, end: u64) -> Self {
         Self { window: SCAN_WINDOW, ..Self::headers(file, end) }
+    }
+
+    /// For whole entries as the device holds them.
+    pub(super) fn of_device(file: &'a dyn DiskFile, end: u64) -> Self {
+        Self { window: DEVICE_WINDOW, of_device: true, ..Self::headers(file, end) }
     }
 
     /// The header at `point` and the point behind its entry.
@@ -65,7 +74,10 @@ impl<'a> Walker<'a> {
             let ahead = if self.far { len } else { len.max(self.window.min(left)) };
             self.buf.resize(ahead, 0);
             self.buf_pos = pos;
-            let read = self.file.read_at(pos, &mut self.buf)?;
+            let read = match self.of_device {
+                true => self.file.read_device(pos, &mut self.buf)?,
+                false => self.file.read_at(pos, &mut self.buf)?,
+            };
             self.buf.truncate(read);
             0
         };

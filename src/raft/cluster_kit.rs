@@ -203,7 +203,12 @@ impl Cluster {
         let server = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok(connection) = listener.accept().await {
-                connections.spawn(serve_connection(Some(service.clone()), None::<LivenessServer<Service>>, connection));
+                connections.spawn(serve_connection(
+                    Some(service.clone()),
+                    None::<LivenessServer<Service>>,
+                    None,
+                    connection,
+                ));
             }
         });
         let node = self.nodes.get_mut(&broker).unwrap();

@@ -247,6 +247,7 @@ impl<M: Machine> Group<M> {
         let undescribed_bytes = Arc::clone(&config.flusher.undescribed_bytes);
         let flusher = LogFlusher::new(config.flusher, Arc::clone(&config.log), config.page_cache, flaws);
         let store = LogStore::new(Arc::clone(&config.log), Arc::clone(&config.journal), Arc::clone(&flusher));
+        store.refound(config.me, &config.founders, config.descriptor.as_ref()).await?;
         store.found(config.me, &config.founders, config.descriptor.as_ref())?;
         let voters = store.voters(config.descriptor.as_ref())?;
         let voted = config.journal.group(id).vote.map(|vote| decode_vote(&vote)).transpose()?;

@@ -9,15 +9,18 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use futures::stream;
 use openraft::entry::RaftPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
+use tokio::time::Instant;
 
 use super::applier::decode_stored_membership;
 use super::flusher::LogFlusher;
+use super::refound::{alone, vote_alone};
 use super::types::{
     Command, Placed, RaftEntry, RaftLogId, RaftMembership, RaftVote, TypeConfig, decode_membership, decode_vote,
     encode_membership, encode_vote, log_id, raft_log_id,
@@ -33,6 +36,10 @@ use crate::protocol::batch::{BatchHeader, HEADER_BYTES};
 const SUMMARIES_PER_READ: usize = 1024;
 /// Bytes of whole entries in one read for replication: openraft has no limit of its own.
 const STORED_BYTES_PER_READ: u64 = 2 << 20;
+/// How long a reader waits for damage to be mended.
+const MEND_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks.
+const MEND_LOOK: Duration = Duration::from_millis(10);
 
 /// One group's log storage.
 #[derive(Clone)]
@@ -91,6 +98,36 @@ impl LogStore {
         }
     }
 
+    /// Makes `me` the group's only voter, if the controller says that it founds the group alone and the log still names the majority that an earlier
+    /// incarnation was one of: an operator has given that majority up. To be called before [`LogStore::found`].
+    ///
+    /// # Errors
+    /// Of the log or the journal.
+    pub async fn refound(
+        &self,
+        me: ReplicaId,
+        founders: &BTreeSet<ReplicaId>,
+        descriptor: Option<&Descriptor>,
+    ) -> io::Result<()> {
+        let Some(last) = self.log.state().last.filter(|_| *founders == BTreeSet::from([me])) else { return Ok(()) };
+        let Some(membership) = self.newest_membership(last, descriptor)? else { return Ok(()) };
+        let is_replaced = |old: &ReplicaId| old.broker == me.broker && old.incarnation < me.incarnation;
+        let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
+        let others = voters.iter().any(|voter| voter.broker != me.broker);
+        if voters.contains(&me) || !others || !voters.iter().any(is_replaced) {
+            return Ok(());
+        }
+        let (vote, term) = vote_alone(&self.journal, &self.log, me)?;
+        tracing::error!(partition = %self.id, %me, %last, voters = ?voters, "a group goes on from this log, alone: its majority was given up");
+        let (done, durable) = tokio::sync::oneshot::channel();
+        // First: a log must not hold a term that its vote does not know.
+        self.journal.put_vote(self.id, vote, Box::new(move |outcome| drop(done.send(outcome))));
+        durable.await.unwrap_or_else(|_| Err(io::Error::other("the journal is closed")))?;
+        // As in `found`, no sync is awaited: a log that loses this entry gets it again.
+        let id = LogId { term, index: last.index.next() };
+        self.log.append(&[NewEntry { id, body: alone(me)? }]).map(drop).map_err(to_io)
+    }
+
     fn write_membership(&self, voters: &BTreeSet<ReplicaId>, id: LogId) -> io::Result<()> {
         let nodes: BTreeMap<ReplicaId, ()> = voters.iter().map(|voter| (*voter, ())).collect();
         let membership = RaftMembership::new(vec![voters.clone()], nodes).map_err(io::Error::other)?;
@@ -127,6 +164,19 @@ impl LogStore {
         Ok(described.map(|stored| stored.membership().clone()))
     }
 
+    /// Reads; if it is damaged, waits until that is mended, if somebody does: an error ends the group's core.
+    async fn mended<T>(&self, read: impl Fn() -> Result<T, LogError>) -> io::Result<T> {
+        let until = Instant::now() + MEND_PATIENCE;
+        loop {
+            match read() {
+                Err(LogError::Damaged(_)) if self.log.is_tended() && Instant::now() < until => {
+                    tokio::time::sleep(MEND_LOOK).await;
+                }
+                read => return read.map_err(to_io),
+            }
+        }
+    }
+
     fn summaries(&self, range: std::ops::Range<u64>) -> io::Result<Vec<RaftEntry>> {
         let mut out = Vec::new();
         let mut next = range.start;
@@ -140,6 +190,18 @@ impl LogStore {
             }
         }
         Ok(out)
+    }
+
+    /// The same, after damage has been mended.
+    async fn summaries_mended(&self, range: std::ops::Range<u64>) -> io::Result<Vec<RaftEntry>> {
+        match self.summaries(range.clone()) {
+            Err(_) if self.log.is_tended() => {
+                let wanted = RaftIndex(range.start)..RaftIndex(range.end);
+                self.mended(|| self.log.summaries(wanted.clone(), 1)).await?;
+                self.summaries(range)
+            }
+            read => read,
+        }
     }
 
     fn resolve(&self, range: &impl RangeBounds<u64>) -> std::ops::Range<u64> {
@@ -202,7 +264,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntry>, io::Error> {
         let range = RaftIndex(start)..RaftIndex(end);
-        let stored = self.log.stored(range, STORED_BYTES_PER_READ).map_err(to_io)?;
+        let stored = self.mended(|| self.log.stored(range.clone(), STORED_BYTES_PER_READ)).await?;
         stored.into_iter().map(stored_entry).collect()
     }
 
@@ -214,13 +276,14 @@ impl RaftLogReader<TypeConfig> for LogStore {
         let store = self.clone();
         let range = self.resolve(&range);
         let step = u64::try_from(SUMMARIES_PER_READ).expect("a constant fits");
-        let steps = stream::unfold((store, range, Vec::new().into_iter()), move |(store, mut range, mut buffer)| {
+        let state = (store, range, Vec::new().into_iter());
+        let steps = stream::unfold(state, move |(store, mut range, mut buffer)| async move {
             let item = match buffer.next() {
                 Some(entry) => Some(Ok(entry)),
                 None if range.is_empty() => None,
                 None => {
                     let end = range.end.min(range.start + step);
-                    match store.summaries(range.start..end) {
+                    match store.summaries_mended(range.start..end).await {
                         Ok(entries) => {
                             range.start = end;
                             buffer = entries.into_iter();
@@ -233,7 +296,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
                     }
                 }
             };
-            futures::future::ready(item.map(|item| (item, (store, range, buffer))))
+            item.map(|item| (item, (store, range, buffer)))
         });
         Box::pin(steps)
     }

@@ -15,6 +15,7 @@ pub mod liveness;
 pub mod log_store;
 mod member;
 pub mod node;
+pub mod refound;
 mod runtime;
 pub mod transport;
 pub mod types;

@@ -25,6 +25,8 @@ const ORPHANS_EVERY: Duration = Duration::from_millis(10);
 const BEAT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Every so many beats it is looked at whether groups with one voter still work: nobody else would lead them.
 const ALONE_EVERY: u32 = 30;
+/// How often it is said that a broker of another cluster is there.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// Every so many beats it is looked at who is behind.
 const LAG_EVERY: u32 = 5;
 
@@ -56,6 +58,8 @@ pub struct Node {
     /// The voters of groups that have a replica here, both sets while they change.
     voters: Mutex<BTreeMap<PartitionId, BTreeSet<ReplicaId>>>,
     peers: Arc<Peers>,
+    /// When it was said that somebody of another cluster is where a peer should be.
+    strangers: Mutex<BTreeMap<BrokerId, Instant>>,
     lag: Mutex<Lag>,
     suspicions: AtomicU64,
     elections: AtomicU64,
@@ -75,7 +79,7 @@ impl Node {
         let mut random = StdRng::seed_from_u64(seed);
         let liveness = Mutex::new(Liveness::new(me, random.random(), Duration::ZERO));
         let (groups, began, lag, random) = (Groups::default(), Mutex::default(), Mutex::default(), Mutex::new(random));
-        let (serving, hook, news) = (Mutex::default(), OnceLock::new(), Notify::new());
+        let (serving, hook, news, strangers) = (Mutex::default(), OnceLock::new(), Notify::new(), Mutex::default());
         let voters = Mutex::default();
         let node = Arc::new(Self {
             me,
@@ -89,6 +93,7 @@ impl Node {
             groups,
             voters,
             peers,
+            strangers,
             lag,
             suspicions: AtomicU64::new(0),
             elections: AtomicU64::new(0),
@@ -97,6 +102,12 @@ impl Node {
         let doubting = Arc::downgrade(&node);
         node.peers.on_ended(Box::new(move |peer| doubting.upgrade().iter().for_each(|node| node.doubt(peer))));
         node
+    }
+
+    /// This broker.
+    #[must_use]
+    pub fn me(&self) -> BrokerId {
+        self.me
     }
 
     /// A connection to a peer has ended. Whether it lives is asked at once; until then clients are not sent to it.
@@ -482,6 +493,22 @@ impl Node {
         claimed.into_iter().for_each(|group| self.refresh(group));
     }
 
+    /// Where a broker of this cluster is known to be there is one of another: nothing that it says is taken, and people have to hear of it.
+    fn say_stranger(&self, at: BrokerId, status: &tonic::Status) {
+        let mut said = self.strangers.lock().expect("no panic under the lock of what was said");
+        if said.get(&at).is_none_or(|said| said.elapsed() > SAY_AGAIN_AFTER) {
+            said.insert(at, Instant::now());
+            let address = self.peers.link(at).map(|link| link.address().to_owned()).unwrap_or_default();
+            tracing::error!(
+                broker = at.0,
+                address,
+                status = status.message(),
+                "a broker of another cluster listens where one of this cluster is known to be: it lost its data directory and has founded a \
+                 cluster of its own, or was given the address; nothing is exchanged with it"
+            );
+        }
+    }
+
     async fn beat(self: Arc<Self>, to: BrokerId) {
         let Some(link) = self.peers.link(to) else { return };
         let beat = {
@@ -501,6 +528,7 @@ impl Node {
                 }
                 Err(error) => tracing::warn!(peer = to.0, %error, "an answer to a beat"),
             },
+            Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => self.say_stranger(to, &status),
             Ok(Err(status)) => tracing::debug!(peer = to.0, %status, "a beat was not answered"),
             Err(_) => {}
         }

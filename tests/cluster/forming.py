@@ -163,6 +163,52 @@ def strangers_refused(cluster: Cluster, ledger: Ledger) -> None:
     all_there(cluster, ledger, "after a stranger's directory")
 
 
+def alone_founds_nothing(cluster: Cluster, ledger: Ledger, number: int) -> None:
+    """A broker whose directory is lost, and whose seeds name only itself: the others call it, so it waits and says why."""
+    broker, seeds = cluster.brokers[number], cluster.seeds()
+    broker.kill()
+    cluster.wipe(number)
+    broker.configure(cluster_seeds=broker.settings["cluster_listen"])
+    say(f"seeds that name only itself: {refused(broker, 'name one of them in cluster.seeds')}")
+    if (broker.data_dir / "identity.toml").exists():
+        raise AssertionError("a cluster was founded")
+    all_there(cluster, ledger, f"broker {number} has no cluster", cluster.others(number))
+    broker.configure(cluster_seeds=seeds)
+    cluster.start(number)
+    agree(cluster)
+    cluster.wait_caught_up(number, TOPIC, PARTITIONS)
+    all_there(cluster, ledger, "all back")
+
+
+def founded_alone(cluster: Cluster, ledger: Ledger, number: int) -> None:
+    """The same while the others are away: it founds a cluster of its own. When they are back both sides say so, and nothing is mixed."""
+    broker, seeds = cluster.brokers[number], cluster.seeds()
+    others = [cluster.brokers[other] for other in cluster.others(number)]
+    before = described(cluster, number)[0]
+    for one in cluster.brokers.values():
+        one.kill()
+    cluster.wipe(number)
+    broker.configure(cluster_seeds=broker.settings["cluster_listen"])
+    cluster.start(number)
+    name, known = described(cluster, number)
+    if name == before or list(known) != [number]:
+        raise AssertionError(f"broker {number} is of cluster {name} with {known}, and the others of {before}")
+    cluster.start(*cluster.others(number))
+    for one in (broker, *others):
+        eventually("a broker says that one of another cluster is there", lambda of=one: "a broker of another cluster" in of.log(), True, 20.0)
+    for other in cluster.others(number):
+        expect("the others' cluster", described(cluster, other)[0], before)
+    all_there(cluster, ledger, f"broker {number} has a cluster of its own", cluster.others(number))
+    broker.stop()
+    broker.configure(cluster_seeds=seeds)
+    say(f"with the seeds of old: {refused(broker, 'another cluster')}")
+    cluster.wipe(number)
+    cluster.start(number)
+    agree(cluster)
+    cluster.wait_caught_up(number, TOPIC, PARTITIONS)
+    all_there(cluster, ledger, "all back")
+
+
 def moved(cluster: Cluster, ledger: Ledger, number: int) -> None:
     """A broker comes back on other ports, and its peers find it: they need it when another is gone."""
     broker = cluster.brokers[number]
@@ -194,6 +240,8 @@ def run(home: Path, port: int, settings: Settings) -> bool:
         for order in ([1, 2, 3], [3, 2, 1]):
             one_lost_when_all_restart(cluster, ledger, 1, order)
         strangers_refused(cluster, ledger)
+        alone_founds_nothing(cluster, ledger, 3)
+        founded_alone(cluster, ledger, 3)
         # The seeds name the ports of old, so it is one of those that stay that is asked.
         moved(cluster, ledger, 2)
         expect("the cluster's id at the end", agree(cluster), name)

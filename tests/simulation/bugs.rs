@@ -137,6 +137,9 @@ impl DiskFile for BuggyFile {
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.inner.read_at(pos, buf)
     }
+    fn read_device(&self, pos: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read_device(pos, buf)
+    }
     fn allocate(&self, pos: u64, len: u64) -> io::Result<()> {
         self.inner.allocate(pos, len)
     }

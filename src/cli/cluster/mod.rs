@@ -4,6 +4,7 @@ mod drain;
 mod health;
 mod remove;
 mod status;
+mod unsafe_recover;
 
 use clap::Subcommand;
 
@@ -20,17 +21,17 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Status(status::Args),
+    UnsafeRecover(unsafe_recover::Args),
     Drain(drain::Args),
     Remove(remove::Args),
 }
 
 /// Runs `ottla cluster ...`.
 pub fn run(args: &Args) -> Exit {
-    connect::run(async {
-        match &args.command {
-            Command::Status(args) => status::run(args).await,
-            Command::Drain(args) => drain::run(args).await,
-            Command::Remove(args) => remove::run(args).await,
-        }
-    })
+    match &args.command {
+        Command::Status(args) => connect::run(status::run(args)),
+        Command::Drain(args) => connect::run(drain::run(args)),
+        Command::Remove(args) => connect::run(remove::run(args)),
+        Command::UnsafeRecover(args) => unsafe_recover::run(args),
+    }
 }

@@ -59,6 +59,15 @@ impl Image {
     }
 }
 
+impl Image {
+    fn flip_bit(&mut self, pos: u64, bit: u32) {
+        let n = pos / SECTOR_BYTES;
+        let mut sector = self.sector(n);
+        sector[small(pos % SECTOR_BYTES)] ^= 1 << bit;
+        self.sectors.insert(n, Arc::new(sector));
+    }
+}
+
 /// A set of blocks, as intervals.
 #[derive(Clone, Debug, Default)]
 struct Blocks(BTreeMap<u64, u64>);
@@ -203,6 +212,21 @@ impl FileNode {
         len
     }
 
+    /// Reads what the device holds; of what is not written back yet, what it will hold. Nothing gets warm.
+    pub(super) fn read_device(&self, pos: u64, buf: &mut [u8]) -> usize {
+        let len = small(self.now.len.saturating_sub(pos).min(wide(buf.len())));
+        let mut at = 0;
+        while at < len {
+            let start = pos + wide(at);
+            let (n, offset) = (start / SECTOR_BYTES, small(start % SECTOR_BYTES));
+            let part = (SECTOR - offset).min(len - at);
+            let image = if self.dirty.contains(&n) { &self.now } else { &self.device };
+            buf[at..at + part].copy_from_slice(&image.sector(n)[offset..offset + part]);
+            at += part;
+        }
+        len
+    }
+
     /// A copy of bytes that are within the file.
     pub(super) fn copy(&self, pos: u64, len: usize) -> Bytes {
         let mut bytes = vec![0; len];
@@ -318,11 +342,12 @@ impl FileNode {
 
     /// Flips one bit on the device and in memory.
     pub(super) fn flip_bit(&mut self, pos: u64, bit: u32) {
-        let n = pos / SECTOR_BYTES;
-        for image in [&mut self.now, &mut self.device] {
-            let mut sector = image.sector(n);
-            sector[small(pos % SECTOR_BYTES)] ^= 1 << bit;
-            image.sectors.insert(n, Arc::new(sector));
-        }
+        self.now.flip_bit(pos, bit);
+        self.device.flip_bit(pos, bit);
+    }
+
+    /// The same on the device alone: memory still has what was there.
+    pub(super) fn rot_bit(&mut self, pos: u64, bit: u32) {
+        self.device.flip_bit(pos, bit);
     }
 }

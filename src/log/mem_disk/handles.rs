@@ -229,6 +229,14 @@ impl DiskFile for MemFile {
         })
     }
 
+    fn read_device(&self, pos: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.disk.shared.look(Op::Read, &[self.node, pos, wide(buf.len())], |state| {
+            let n = state.file(self.node)?.read_device(pos, buf);
+            state.counters.bytes_read += wide(n);
+            Ok(n)
+        })
+    }
+
     fn allocate(&self, pos: u64, len: u64) -> io::Result<()> {
         self.check_writable()?;
         let range = pos..end_of(pos, len)?;

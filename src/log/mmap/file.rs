@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::num::NonZeroU64;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
-use rustix::fs::{Advice, FallocateFlags};
+use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use super::{Map, Shared, explain, lock, map_len};
@@ -17,6 +18,8 @@ use crate::log::disk_args::{end_of, wide};
 
 /// The kernel's limit of buffers in one call.
 const BUFFERS_AT_ONCE: usize = 1024;
+/// What reads past the page cache are aligned to: at least any device's block.
+const DIRECT_ALIGN: usize = 4096;
 /// How many candidates one admission to a [`Cache`] looks at, so that thousands of files that must stay open do not slow it down.
 const LOOKS_AT_ONCE: usize = 64;
 
@@ -182,6 +185,45 @@ impl Entry {
         if (stat.dev(), stat.ino()) == self.identity { Ok(file) } else { Err(ErrorKind::NotFound.into()) }
     }
 
+    /// Reads past the page cache.
+    fn read_direct(&self, pos: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let file = {
+            let _names = lock(&self.shared.names);
+            let place = lock(&self.place);
+            if place.removed {
+                return Err(ErrorKind::NotFound.into());
+            }
+            let direct = i32::try_from(OFlags::DIRECT.bits()).expect("a flag of the system's");
+            OpenOptions::new().read(true).custom_flags(direct).open(self.shared.path(&place.path))?
+        };
+        let stat = file.metadata()?;
+        if (stat.dev(), stat.ino()) != self.identity {
+            return Err(ErrorKind::NotFound.into());
+        }
+        // Place, length and memory all have to be multiples of the device's blocks.
+        let skip = usize::try_from(pos % wide(DIRECT_ALIGN)).expect("less than a block");
+        let wanted = (skip + buf.len()).next_multiple_of(DIRECT_ALIGN);
+        let mut memory = vec![0; wanted + DIRECT_ALIGN];
+        let aligned = memory.as_ptr().align_offset(DIRECT_ALIGN);
+        let memory = &mut memory[aligned..][..wanted];
+        let (from, mut read) = (pos - wide(skip), 0);
+        while read < wanted {
+            match file.read_at(&mut memory[read..], from + wide(read)) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if !read.is_multiple_of(DIRECT_ALIGN) {
+                // The file's end.
+                break;
+            }
+        }
+        let there = read.saturating_sub(skip).min(buf.len());
+        buf[..there].copy_from_slice(&memory[skip..][..there]);
+        Ok(there)
+    }
+
     /// A map that holds everything below `end`.
     fn map(self: &Arc<Self>, end: usize) -> io::Result<Map> {
         if let Some(map) = self.current_map(&lock(&self.open), end) {
@@ -292,6 +334,19 @@ impl DiskFile for MmapFile {
             }
         }
         Ok(read)
+    }
+
+    fn read_device(&self, pos: u64, buf: &mut [u8]) -> io::Result<usize> {
+        match self.entry.read_direct(pos, buf) {
+            // A filesystem that cannot do it: what memory holds, and not for longer than it did.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+                let read = self.read_at(pos, buf)?;
+                let file = self.entry.reader()?;
+                rustix::fs::fadvise(&*file, pos, NonZeroU64::new(wide(read)), Advice::DontNeed)?;
+                Ok(read)
+            }
+            other => other,
+        }
     }
 
     fn allocate(&self, pos: u64, len: u64) -> io::Result<()> {

@@ -16,6 +16,7 @@
 pub mod balance;
 pub mod brokers;
 pub mod configs;
+pub mod loss;
 pub mod moves;
 pub mod names;
 pub mod placement;
@@ -24,7 +25,7 @@ pub mod record;
 pub mod refusal;
 pub mod topics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -37,7 +38,7 @@ use names::fold_name;
 pub use record::{DirectoryId, Endpoints, Record, Resource};
 pub use refusal::{Kind, Refusal};
 
-const SNAPSHOT_VERSION: u8 = 3;
+const SNAPSHOT_VERSION: u8 = 4;
 
 /// Partitions of all topics together.
 pub const PARTITIONS_MAX: usize = 200_000;
@@ -88,6 +89,8 @@ pub struct Controller {
     /// The first replicas of partitions that have others now.
     founders: BTreeMap<PartitionId, Vec<ReplicaId>>,
     moving: BTreeMap<PartitionId, Moving>,
+    /// The directories of brokers that were given up: whoever comes with one is not taken in again.
+    given_up: BTreeSet<DirectoryId>,
 }
 
 impl Controller {
@@ -101,6 +104,12 @@ impl Controller {
     #[must_use]
     pub const fn version(&self) -> RaftIndex {
         self.version
+    }
+
+    /// The first incarnation that was never handed out.
+    #[must_use]
+    pub const fn next_incarnation(&self) -> Incarnation {
+        self.next_incarnation
     }
 
     /// A broker.
@@ -234,6 +243,8 @@ impl Controller {
             }
             Record::ReplicaDropped { partition, replica } => self.drop_replica(partition, replica, at),
             Record::BrokerRemoved { broker } => self.remove_broker(broker),
+            Record::BrokerLost { broker } => self.lose_broker(broker),
+            Record::ReplicaRefounded { partition, old, new } => self.refound(partition, old, new, at),
         }
     }
 
@@ -316,7 +327,7 @@ impl Controller {
     fn take_incarnations(&mut self, partitions: &[Vec<ReplicaId>]) -> bool {
         let mut next = self.next_incarnation;
         for replicas in partitions {
-            let distinct: std::collections::BTreeSet<_> = replicas.iter().map(|replica| replica.broker).collect();
+            let distinct: BTreeSet<_> = replicas.iter().map(|replica| replica.broker).collect();
             if replicas.is_empty() || distinct.len() != replicas.len() {
                 return false;
             }
@@ -398,6 +409,10 @@ impl Controller {
         }
         state.next_producer_id = ProducerId(from.i64("next producer id")?);
         state.next_incarnation = Incarnation(from.u64("next incarnation")?);
+        let given_up = if version >= 4 { from.count(16, "directories given up")? } else { 0 };
+        for _ in 0..given_up {
+            state.given_up.insert(DirectoryId(from.array("directory id")?));
+        }
         from.end()?;
         Ok(state)
     }
@@ -462,6 +477,10 @@ impl Machine for Controller {
         }
         out.i64(self.next_producer_id.0);
         out.u64(self.next_incarnation.0);
+        out.count(self.given_up.len());
+        for directory in &self.given_up {
+            out.raw(&directory.0);
+        }
         out.finish()
     }
 

@@ -23,6 +23,8 @@ const CONTROLLER_REPLICA: u8 = 11;
 const REPLICAS_CHANGED: u8 = 12;
 /// Without the entry since when that was wanted.
 const REPLICAS_SETTLED: u8 = 13;
+const BROKER_LOST: u8 = 40;
+const REPLICA_REFOUNDED: u8 = 41;
 const REPLICAS_SETTLED_SINCE: u8 = 14;
 const REPLICA_DROPPED: u8 = 15;
 const BROKER_REMOVED: u8 = 16;
@@ -179,6 +181,20 @@ pub enum Record {
         /// The broker.
         broker: BrokerId,
     },
+    /// A broker is gone for good, by an operator's word: what it had in its directory does not count any more.
+    BrokerLost {
+        /// The broker.
+        broker: BrokerId,
+    },
+    /// A partition whose majority is gone for good goes on from what one replica has, alone, under a new incarnation.
+    ReplicaRefounded {
+        /// The partition.
+        partition: PartitionId,
+        /// The one whose log is taken.
+        old: ReplicaId,
+        /// The one in its place, on the same broker.
+        new: ReplicaId,
+    },
 }
 
 /// The records as the body of one entry: they take effect together.
@@ -253,12 +269,7 @@ impl Record {
                 out.i64(first.0);
                 out.i64(next.0);
             }
-            Self::ReplicaReplaced { partition, old, new } => {
-                out.u8(REPLICA_REPLACED);
-                write_partition(out, *partition);
-                write_replica(out, *old);
-                write_replica(out, *new);
-            }
+            Self::ReplicaReplaced { partition, old, new } => write_swap(out, REPLICA_REPLACED, *partition, *old, *new),
             Self::ReplicasChanged { partition, replicas } => {
                 write_about_partition(out, REPLICAS_CHANGED, *partition, replicas)
             }
@@ -272,6 +283,10 @@ impl Record {
                 write_replica(out, *replica);
             }
             Self::BrokerRemoved { broker } => write_about_broker(out, BROKER_REMOVED, *broker),
+            Self::BrokerLost { broker } => write_about_broker(out, BROKER_LOST, *broker),
+            Self::ReplicaRefounded { partition, old, new } => {
+                write_swap(out, REPLICA_REFOUNDED, *partition, *old, *new)
+            }
         }
     }
 
@@ -325,9 +340,22 @@ impl Record {
             },
             REPLICA_DROPPED => Self::ReplicaDropped { partition: read_partition(from)?, replica: read_replica(from)? },
             BROKER_REMOVED => Self::BrokerRemoved { broker: BrokerId(from.i32("broker id")?) },
+            BROKER_LOST => Self::BrokerLost { broker: BrokerId(from.i32("broker id")?) },
+            REPLICA_REFOUNDED => Self::ReplicaRefounded {
+                partition: read_partition(from)?,
+                old: read_replica(from)?,
+                new: read_replica(from)?,
+            },
             tag => return Err(StateError::Newer { what: "controller record", number: tag.into() }),
         })
     }
+}
+
+fn write_swap(out: &mut Writer, tag: u8, partition: PartitionId, old: ReplicaId, new: ReplicaId) {
+    out.u8(tag);
+    write_partition(out, partition);
+    write_replica(out, old);
+    write_replica(out, new);
 }
 
 fn write_about_broker(out: &mut Writer, tag: u8, broker: BrokerId) {

@@ -1,7 +1,7 @@
 //! The replicas of this broker, as their peers reach them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, Weak};
 
 use futures::stream::BoxStream;
 use openraft::raft::{
@@ -9,7 +9,7 @@ use openraft::raft::{
 };
 
 use crate::ids::{BrokerId, PartitionId, RaftIndex, ReplicaId, Term};
-use crate::log::{Descriptor, LogError};
+use crate::log::{Descriptor, Log, LogError};
 use crate::net::BoxFuture;
 use crate::raft::types::{RaftVote, TypeConfig};
 
@@ -106,6 +106,8 @@ pub trait Votes: Send + Sync + std::fmt::Debug {
 #[derive(Default)]
 pub struct Groups {
     members: RwLock<BTreeMap<PartitionId, Arc<dyn Member>>>,
+    /// The logs that peers may borrow from, whether their replicas are open or not.
+    logs: RwLock<BTreeMap<PartitionId, Weak<Log>>>,
 }
 
 impl std::fmt::Debug for Groups {
@@ -127,6 +129,19 @@ impl Groups {
     #[must_use]
     pub fn here(&self, group: PartitionId) -> Option<Arc<dyn Member>> {
         self.members.read().expect("no panic under the groups' lock").get(&group).cloned()
+    }
+
+    /// Peers may borrow from a log, for as long as somebody uses it.
+    pub fn lend(&self, log: &Arc<Log>) {
+        let mut logs = self.logs.write().expect("no panic under the logs' lock");
+        logs.retain(|_, log| log.strong_count() > 0);
+        logs.insert(log.id(), Arc::downgrade(log));
+    }
+
+    /// A group's log here, if there is one.
+    #[must_use]
+    pub fn log(&self, group: PartitionId) -> Option<Arc<Log>> {
+        self.logs.read().expect("no panic under the logs' lock").get(&group).and_then(Weak::upgrade)
     }
 
     /// Peers reach a replica from now on.

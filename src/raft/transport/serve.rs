@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tonic::server::NamedService;
@@ -10,7 +11,7 @@ use tonic::server::NamedService;
 use super::proto::liveness_server::LivenessServer;
 use super::proto::replication_server::ReplicationServer;
 use super::service::Service;
-use super::{FRAME_BYTES_MAX, KEEP_ALIVE, KEEP_ALIVE_PATIENCE, WINDOW_BYTES};
+use super::{CLUSTER, FRAME_BYTES_MAX, KEEP_ALIVE, KEEP_ALIVE_PATIENCE, WINDOW_BYTES};
 use crate::net::Connection;
 
 /// Calls that a peer may give up while they wait to be looked at.
@@ -20,17 +21,25 @@ type Call = tonic::codegen::http::Request<hyper::body::Incoming>;
 type Answer = tonic::codegen::http::Response<tonic::body::Body>;
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
 
+/// Hears the cluster's id of a call that came while this broker has no cluster.
+pub type Heard = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// Serves a connection until it ends: the groups, as soon as this broker has a cluster, and another service.
 ///
 /// # Errors
 /// Of the connection.
-pub async fn serve_connection<O>(groups: Option<Service>, other: Option<O>, connection: Connection) -> io::Result<()>
+pub async fn serve_connection<O>(
+    groups: Option<Service>,
+    other: Option<O>,
+    heard: Option<Heard>,
+    connection: Connection,
+) -> io::Result<()>
 where
     O: tower::Service<Call, Response = Answer, Error = Infallible, Future = Answering>,
     O: NamedService + Clone + Send + Unpin + 'static,
 {
     let both = tokio::io::join(connection.reader, connection.writer);
-    let service = ByPath { groups: groups.map(Service::servers), other };
+    let service = ByPath { groups: groups.map(Service::servers), other, heard };
     // No "date" in answers: that would be the system's clock, and another run of a simulation.
     hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
         .timer(hyper_util::rt::TokioTimer::new())
@@ -53,6 +62,7 @@ where
 struct ByPath<O> {
     groups: Option<(ReplicationServer<Service>, LivenessServer<Service>)>,
     other: Option<O>,
+    heard: Option<Heard>,
 }
 
 impl<O> tower::Service<Call> for ByPath<O>
@@ -75,6 +85,10 @@ where
             // What it does not know either it answers as gRPC has it.
             (Some((replication, _)), _) => replication.call(call),
             (None, _) => {
+                let cluster = call.headers().get(CLUSTER).and_then(|id| id.to_str().ok());
+                if let (Some(heard), Some(cluster)) = (&self.heard, cluster.filter(|id| !id.is_empty())) {
+                    heard(cluster);
+                }
                 Box::pin(async { Ok(tonic::Status::unavailable("this broker has no cluster yet").into_http()) })
             }
         }

@@ -5,10 +5,12 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::groups::{Answers, Asked, Member, Votes};
@@ -17,25 +19,30 @@ use super::proto::refusal::Reason;
 use super::proto::replication_server::{Replication, ReplicationServer};
 use super::proto::{self, vote_request::Kind};
 use super::wire::{self, Malformed};
-use super::{CLUSTER, MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
+use super::{CLUSTER, MESSAGE_BYTES_MAX, SNAPSHOT_BYTES_MAX, lending};
 use crate::ids::{BrokerId, Incarnation, PartitionId, ReplicaId, Term};
 use crate::log::{Descriptor, LogError};
 use crate::protocol::batch::crc32c;
 use crate::raft::node::Node;
 use crate::raft::types::{AppendRequest, TypeConfig, encode_vote};
 
+/// How often it is said that a broker of another cluster calls.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
+
 /// The replicas of this broker, for its peers.
 #[derive(Clone, Debug)]
 pub struct Service {
     cluster: String,
     node: Arc<Node>,
+    /// When it was last said that a broker of another cluster calls.
+    said: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Service {
     /// For peers of the cluster with that id.
     #[must_use]
     pub fn new(cluster: &str, node: Arc<Node>) -> Self {
-        Self { cluster: cluster.to_owned(), node }
+        Self { cluster: cluster.to_owned(), node, said: Arc::default() }
     }
 
     /// The id of the cluster.
@@ -53,7 +60,17 @@ impl Service {
     }
 
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        check_cluster(&self.cluster, request)
+        check_cluster(&self.cluster, request).inspect_err(|status| {
+            let mut said = self.said.lock().expect("no panic under the lock of what was said");
+            if said.is_none_or(|said| said.elapsed() > SAY_AGAIN_AFTER) {
+                *said = Some(Instant::now());
+                tracing::error!(
+                    status = status.message(),
+                    "a broker of another cluster calls, and is refused: one of the two has lost its data directory and founded a cluster of its own, or has \
+                     an address that was another's"
+                );
+            }
+        })
     }
 
     fn member(&self, target: Option<proto::Target>) -> Result<Arc<dyn Member>, (Reason, String)> {
@@ -158,6 +175,16 @@ impl Replication for Service {
             .ok_or_else(|| Status::invalid_argument("a snapshot that cannot be read"))?;
         let vote = member.install(vote, snapshot).await.map_err(Status::unavailable)?;
         Ok(Response::new(proto::SnapshotReply { vote: encode_vote(&vote) }))
+    }
+
+    async fn lend(&self, request: Request<proto::LendRequest>) -> Result<Response<proto::LendReply>, Status> {
+        self.check(&request)?;
+        lending::lend(self.node.groups(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn end(&self, request: Request<proto::EndRequest>) -> Result<Response<proto::EndReply>, Status> {
+        self.check(&request)?;
+        lending::tell_end(self.node.groups(), request.into_inner()).map(Response::new)
     }
 }
 

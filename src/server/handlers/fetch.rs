@@ -40,6 +40,9 @@ const LEADER_FROM: i16 = 16;
 const NO_STORAGE_ERROR_UPTO: i16 = 5;
 /// How often a cold range is warmed for one read before it is read into memory of its own: its pages go faster than they come.
 const WARM_ATTEMPTS: usize = 4;
+/// How long a read waits until damage is mended, and how often it looks.
+const MEND_PATIENCE: Duration = Duration::from_secs(1);
+const MEND_LOOK: Duration = Duration::from_millis(10);
 /// How much is read into memory of its own at most.
 const COPY_BYTES_MAX: usize = 1 << 20;
 
@@ -345,8 +348,16 @@ async fn read(
         return Ok(nothing());
     }
     let mut attempts = 0;
+    let mut patience = None;
     let fetched = loop {
         match replica.log().read(offset, room.bytes, end) {
+            Err(ReadError::Corrupt(_)) if is_worth_waiting(replica, &mut patience) => {
+                // Has it noted, and mended, if nobody has met it before.
+                drop(copy_quietly(call, replica, offset, end).await?);
+                tokio::time::sleep(MEND_LOOK).await;
+                attempts = 0;
+                continue;
+            }
             Ok(Reading::Fetched(fetched)) => break fetched,
             Ok(Reading::NeedsDevice(cold)) if attempts < WARM_ATTEMPTS => warm(call, replica, cold).await?,
             Ok(Reading::NeedsDevice(_)) => break copy(call, replica, offset, room, end).await?,
@@ -358,18 +369,30 @@ async fn read(
     Ok(if fits { fetched } else { nothing() })
 }
 
+/// Whether another replica mends what is damaged here, so that the client need not hear of it.
+fn is_worth_waiting(replica: &Replica, until: &mut Option<Instant>) -> bool {
+    let until = *until.get_or_insert_with(|| Instant::now() + MEND_PATIENCE);
+    replica.log().is_tended() && Instant::now() < until
+}
+
+async fn copy_quietly(
+    call: &Call,
+    replica: &Replica,
+    offset: Offset,
+    end: Offset,
+) -> Result<Result<Fetched, ReadError>, ErrorCode> {
+    let log = Arc::clone(replica.log());
+    on_disk(call, move || log.read_copy(offset, 1, end)).await
+}
+
 fn nothing() -> Fetched {
     Fetched { slices: Vec::new(), bytes: 0, next_offset: Offset(0) }
 }
 
 async fn warm(call: &Call, replica: &Replica, cold: ColdRange) -> Result<(), ErrorCode> {
     let log = Arc::clone(replica.log());
-    let found = on_disk(call, move || log.warm(cold)).await?.map_err(|error| failed(call, replica, &error))?;
-    for damage in found {
-        call.context.metrics.corrupt_ranges.inc();
-        tracing::error!(partition = %replica.id(), %damage, "a range of the log is damaged and is not served");
-    }
-    Ok(())
+    // Damage that is found tells its log's tender.
+    on_disk(call, move || log.warm(cold)).await?.map(drop).map_err(|error| failed(call, replica, &error))
 }
 
 async fn copy(call: &Call, replica: &Replica, offset: Offset, room: Room, end: Offset) -> Result<Fetched, ErrorCode> {
