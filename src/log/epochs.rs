@@ -66,7 +66,10 @@ impl EpochTable {
         }
         let mut starts = self.0.clone();
         // What was guessed of other damaged entries gives way.
-        starts.retain(|start| start.term != id.term && (start.term < id.term) == (start.index < id.index));
+        starts.retain(|start| {
+            let is_other = start.term != id.term && start.index != id.index;
+            is_other && (start.term < id.term) == (start.index < id.index)
+        });
         let at = starts.partition_point(|start| start.index < id.index);
         starts.insert(at, EpochStart { term: id.term, index: id.index, offset: base_offset });
         if let Some(corrected) = Self::new(starts) {
@@ -174,6 +177,20 @@ mod tests {
         table.forget_before(RaftIndex(8));
         assert_eq!(table.starts(), [start(3, 5, 10), start(9, 9, 20)]);
         assert_eq!(table.upto(RaftIndex(8)), [start(3, 5, 10)]);
+    }
+
+    #[test]
+    fn what_an_entry_turns_out_to_be_takes_the_place_of_what_was_guessed() {
+        // Where another term was taken to begin, that one begins an entry later.
+        let mut table = EpochTable::new(vec![start(1, 0, 0), start(3, 10, 50)]).unwrap();
+        table.correct(LogId { term: Term(2), index: RaftIndex(10) }, Offset(50));
+        table.correct(LogId { term: Term(3), index: RaftIndex(11) }, Offset(51));
+        assert_eq!(table.starts(), [start(1, 0, 0), start(2, 10, 50), start(3, 11, 51)]);
+        // A term begins before the first entry of it that could be read.
+        table.correct(LogId { term: Term(2), index: RaftIndex(8) }, Offset(40));
+        assert_eq!(table.starts(), [start(1, 0, 0), start(2, 8, 40), start(3, 11, 51)]);
+        table.correct(LogId { term: Term(2), index: RaftIndex(9) }, Offset(45));
+        assert_eq!(table.starts(), [start(1, 0, 0), start(2, 8, 40), start(3, 11, 51)]);
     }
 
     #[test]

@@ -284,10 +284,15 @@ impl Log {
     /// # Errors
     /// [`LogError::NoSuchEntries`] if this log has another history or not all of it; [`LogError::Damaged`] if the first cannot be read here either.
     pub fn lend(&self, range: Range<RaftIndex>, witness: LogId, max_bytes: u64) -> Result<Bytes, LogError> {
-        if self.id_at(witness.index) != Some(witness) || witness.index.next() < range.end {
-            let last = self.state().last.map_or(RaftIndex(0), |last| last.index.next());
-            return Err(LogError::NoSuchEntries { asked: range, has: self.shared().first_index()..last });
-        }
+        let asked = range.clone();
+        let has_witness = || match self.id_at(witness.index) == Some(witness) && witness.index.next() >= asked.end {
+            true => Ok(()),
+            false => {
+                let last = self.state().last.map_or(RaftIndex(0), |last| last.index.next());
+                Err(LogError::NoSuchEntries { asked: asked.clone(), has: self.shared().first_index()..last })
+            }
+        };
+        has_witness()?;
         let (mut lent, mut lost) = (Vec::new(), None);
         let max = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         self.walk(range, true, |segment, met| {
@@ -301,6 +306,8 @@ impl Log {
             lent.extend_from_slice(met.bytes);
             Ok(true)
         })?;
+        // What was truncated meanwhile may have been read as what a new leader has put in its place.
+        has_witness()?;
         match lost {
             Some(lost) if lent.is_empty() => Err(LogError::Damaged(Box::new(lost))),
             _ => Ok(lent.into()),
@@ -316,20 +323,23 @@ impl Log {
         let entries = self.check_lent(gap, lent)?;
         let last = entries.last().expect("one entry at least was checked");
         let (next, floor) = (last.next, last.id.term);
-        // Nothing is appended, truncated or deleted meanwhile: a few milliseconds.
-        let _writer = self.writer();
-        self.check_not_failed()?;
-        if !self.is_live(&gap.segment) || !gap.segment.lock().all_bad().contains(&gap.bad) {
-            return Err(MendError::Gone);
-        }
-        let file = gap.segment.file.as_ref();
-        for entry in &entries {
-            if !is_same(gap, entry)? {
-                let written = file.write_at(entry.at.pos, &[IoSlice::new(&entry.bytes)]);
-                written.map_err(|error| self.unless_full(error.into()))?;
+        {
+            // Nothing is appended, truncated or deleted meanwhile.
+            let _writer = self.writer();
+            self.check_not_failed()?;
+            self.check_still_there(gap)?;
+            let file = gap.segment.file.as_ref();
+            for entry in &entries {
+                if !is_same(gap, entry)? {
+                    let written = file.write_at(entry.at.pos, &[IoSlice::new(&entry.bytes)]);
+                    written.map_err(|error| self.unless_full(error.into()))?;
+                }
             }
         }
-        file.sync().map_err(|error| self.unless_full(LogError::Io(error)))?;
+        // Appends go on: this may take long.
+        self.sync_if_live(&gap.segment)?;
+        let _writer = self.writer();
+        self.check_still_there(gap)?;
         (gap.at, gap.floor) = (next, floor);
         {
             let mut shared = self.shared_mut();
@@ -340,6 +350,19 @@ impl Log {
         }
         self.close(gap, last.id, next)?;
         Ok(true)
+    }
+
+    fn check_still_there(&self, gap: &Gap) -> Result<(), MendError> {
+        let is_there = self.is_live(&gap.segment) && gap.segment.lock().all_bad().contains(&gap.bad);
+        if is_there { Ok(()) } else { Err(MendError::Gone) }
+    }
+
+    /// Makes durable what was written in place to a segment, without keeping others from the log. One that was deleted meanwhile needs no sync.
+    pub(super) fn sync_if_live(&self, segment: &Arc<Segment>) -> Result<(), LogError> {
+        match segment.file.sync() {
+            Err(error) if self.is_live(segment) => Err(self.unless_full(LogError::Io(error))),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn unless_full(&self, error: LogError) -> LogError {

@@ -105,15 +105,18 @@ impl Log {
 
     /// Writes an entry again that is whole in memory, though not on the device. Answers the point behind it.
     fn rewrite(&self, segment: &Arc<Segment>, at: Point) -> Result<Option<Point>, LogError> {
-        let _writer = self.writer();
-        self.check_not_failed()?;
-        let end = segment.lock().end;
-        if at.pos >= end.pos || !self.is_live(segment) {
-            return Ok(Some(end));
-        }
-        let Some((bytes, next)) = self.reads(segment, at, end)? else { return Ok(None) };
-        segment.file.write_at(at.pos, &[IoSlice::new(&bytes)]).map_err(|error| self.unless_full(error.into()))?;
-        segment.file.sync().map_err(|error| self.unless_full(LogError::Io(error)))?;
+        let next = {
+            let _writer = self.writer();
+            self.check_not_failed()?;
+            let end = segment.lock().end;
+            if at.pos >= end.pos || !self.is_live(segment) {
+                return Ok(Some(end));
+            }
+            let Some((bytes, next)) = self.reads(segment, at, end)? else { return Ok(None) };
+            segment.file.write_at(at.pos, &[IoSlice::new(&bytes)]).map_err(|error| self.unless_full(error.into()))?;
+            next
+        };
+        self.sync_if_live(segment)?;
         Ok(Some(next))
     }
 }

@@ -78,7 +78,8 @@ async fn answer(call: Call, request: FetchRequest, closed: watch::Receiver<bool>
             return call.reply(&FetchResponse { error_code, ..Default::default() });
         }
     };
-    let mut fetch = Fetch { parts: resolve(&call, wanted), call, read_committed, max_bytes, min_bytes, bytes: 0 };
+    let (parts, bytes, patience) = (resolve(&call, wanted), 0, None);
+    let mut fetch = Fetch { parts, call, read_committed, max_bytes, min_bytes, bytes, patience };
     fetch.run(now + Duration::from_millis(max_wait), closed).await;
     context.metrics.fetched(u64::try_from(fetch.bytes).expect("a length fits"));
     let Fetch { call, parts, .. } = fetch;
@@ -201,6 +202,8 @@ struct Fetch {
     min_bytes: usize,
     /// Bytes of records read, over all parts.
     bytes: usize,
+    /// Until when it waits for damage to be mended, once it has met some: however many parts are damaged.
+    patience: Option<Instant>,
 }
 
 impl Fetch {
@@ -270,7 +273,7 @@ impl Fetch {
         *seen = replica.watermarks();
         let marks = *seen;
         let read = match check(replica, marks, &part.want) {
-            Ok(None) => read(&self.call, replica, marks, &part.want, room)
+            Ok(None) => read(&self.call, replica, marks, (&part.want, room), &mut self.patience)
                 .await
                 .map(|fetched| (fetched, EpochEndOffset::default())),
             Ok(Some(diverging)) => Ok((nothing(), diverging)),
@@ -340,18 +343,17 @@ async fn read(
     call: &Call,
     replica: &Replica,
     marks: Watermarks,
-    want: &Want,
-    room: Room,
+    (want, room): (&Want, Room),
+    patience: &mut Option<Instant>,
 ) -> Result<Fetched, ErrorCode> {
     let (offset, end) = (Offset(want.offset), marks.high_watermark);
     if offset >= end || (room.bytes == 0 && !room.whole_first) {
         return Ok(nothing());
     }
     let mut attempts = 0;
-    let mut patience = None;
     let fetched = loop {
         match replica.log().read(offset, room.bytes, end) {
-            Err(ReadError::Corrupt(_)) if is_worth_waiting(replica, &mut patience) => {
+            Err(ReadError::Corrupt(_)) if is_worth_waiting(replica, patience) => {
                 // Has it noted, and mended, if nobody has met it before.
                 drop(copy_quietly(call, replica, offset, end).await?);
                 tokio::time::sleep(MEND_LOOK).await;
