@@ -10,16 +10,17 @@ use std::sync::Arc;
 
 use super::identity::{self, Identity, IdentityError};
 use super::repair::fold;
-use crate::ids::{BrokerId, Incarnation, LogId, PartitionId, ReplicaId};
+use crate::ids::{BrokerId, Incarnation, LogId, PartitionId, RaftIndex, ReplicaId};
 use crate::log::disk::Disk;
+use crate::log::entry::RaftEntryKind;
 use crate::log::journal::{GroupState, Journal, JournalError};
-use crate::log::repair::examine;
+use crate::log::repair::{Examined, examine};
 use crate::log::{Log, LogConfig, LogError, OpenAfter};
 use crate::machine::Machine as _;
 use crate::machine::controller::brokers::FOUNDER;
 use crate::machine::controller::{Controller, record};
 use crate::machine::{Committed, What};
-use crate::raft::refound::go_on_alone;
+use crate::raft::refound::{go_on_alone, logged_voters, stored_voters};
 
 /// A partition, for people: its topic's name and its number.
 pub type Named = (String, i32);
@@ -90,7 +91,8 @@ pub fn unsafe_recover(disk: &Arc<dyn Disk>, lost: &[BrokerId], apply: bool) -> R
         ));
     }
     let controller = fold(&examined, group).map_err(|error| RecoverError::Refused(error.to_string()))?;
-    let plan = plan(&controller, &identity, examined.last(), lost)?;
+    let voters = voters(&examined, group)?;
+    let plan = plan(&controller, &identity, examined.last(), (lost, &voters))?;
     if !apply {
         return Ok(plan);
     }
@@ -99,11 +101,29 @@ pub fn unsafe_recover(disk: &Arc<dyn Disk>, lost: &[BrokerId], apply: bool) -> R
     Ok(plan)
 }
 
+/// Those that decide on the cluster's metadata, as this log has it; two sets while they change.
+fn voters(examined: &Examined, group: &GroupState) -> Result<Vec<BTreeSet<ReplicaId>>, RecoverError> {
+    let checkpoint = group.checkpoint();
+    let mut newest = checkpoint.map(|checkpoint| stored_voters(&checkpoint.membership)).transpose()?;
+    let from = checkpoint.map_or(RaftIndex(0), |checkpoint| checkpoint.id.index.next());
+    let mut read = Ok(());
+    examined.raft_entries(from, |_, kind, body| {
+        if kind == RaftEntryKind::Membership {
+            match logged_voters(&body) {
+                Ok(voters) => newest = Some(voters),
+                Err(error) => read = Err(error),
+            }
+        }
+    })?;
+    read?;
+    newest.map_or_else(|| refuse("its log of the cluster's metadata does not say who decides on it"), Ok)
+}
+
 fn plan(
     controller: &Controller,
     identity: &Identity,
     last: Option<LogId>,
-    lost: &[BrokerId],
+    (lost, voters): (&[BrokerId], &[BTreeSet<ReplicaId>]),
 ) -> Result<Plan, RecoverError> {
     let me = BrokerId(identity.broker_id);
     let known: BTreeSet<BrokerId> = controller.brokers().map(|(id, _)| id).collect();
@@ -122,11 +142,18 @@ fn plan(
         return refuse("no broker is said to be lost (--lost)");
     }
     let left: Vec<BrokerId> = known.difference(&lost).copied().filter(|broker| *broker != me).collect();
-    if left.len() + 1 > lost.len() {
+    // Whoever has another replica by now has an empty one, which does not vote.
+    let is_whole = |replica: &&ReplicaId| {
+        let now = controller.broker(replica.broker).and_then(|broker| broker.controller);
+        // What an earlier try has not finished counts for nothing.
+        let is_mine = replica.broker != me || replica.incarnation.0 == identity.controller_incarnation;
+        !lost.contains(&replica.broker) && is_mine && now.is_none_or(|now| now == **replica)
+    };
+    if voters.iter().all(|set| 2 * set.iter().filter(is_whole).count() > set.len()) {
+        let names: BTreeSet<String> = voters.iter().flatten().map(|replica| replica.broker.to_string()).collect();
         return refuse(format!(
-            "{} of {} brokers are left, a majority: start them with their data, and all goes on by itself",
-            left.len() + 1,
-            known.len()
+            "most of the brokers that decide on the cluster's metadata ({}) are left: start them with their data, and all goes on by itself",
+            names.into_iter().collect::<Vec<_>>().join(", ")
         ));
     }
     let mut after = controller.clone();

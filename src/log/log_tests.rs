@@ -269,6 +269,18 @@ fn committed_entries_cannot_be_truncated() {
 }
 
 #[test]
+fn a_log_holds_what_it_has_and_what_it_had_before_it_was_purged() {
+    let (kit, _) = mixed(1 << 20);
+    let last = kit.log.state().last.expect("there are entries");
+    assert!(kit.log.holds(last));
+    assert!(!kit.log.holds(LogId { term: Term(last.term.0 + 1), ..last }), "another entry stands there");
+    assert!(!kit.log.holds(LogId { index: last.index.next(), ..last }), "behind its end");
+    assert!(!kit.log.holds(LogId { index: RaftIndex(u64::MAX), term: Term(u64::MAX) }));
+    kit.log.save_committed(id(1, 3));
+    assert_eq!(kit.log.committed(), Some(id(1, 3)), "though nothing is flushed");
+}
+
+#[test]
 fn committed_is_remembered_no_further_than_what_is_flushed() {
     let (kit, _) = mixed(1 << 20);
     kit.log.save_committed(id(1, 3));

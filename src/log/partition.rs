@@ -278,6 +278,24 @@ impl Log {
         self.put_committed(&shared);
     }
 
+    /// The last entry that is known to be committed: what this life was told of, or the journal remembers.
+    #[must_use]
+    pub fn committed(&self) -> Option<LogId> {
+        let remembered = self.journal.group(self.id).committed;
+        let (told, purged) = {
+            let shared = self.shared();
+            (shared.committed, shared.purged)
+        };
+        [told, remembered, purged].into_iter().flatten().max_by_key(|id| id.index)
+    }
+
+    /// Whether a committed entry is in this log, or was and is purged by now.
+    #[must_use]
+    pub fn holds(&self, committed: LogId) -> bool {
+        let is_purged = self.state().purged.is_some_and(|purged| purged.index > committed.index);
+        is_purged || self.id_at(committed.index) == Some(committed)
+    }
+
     pub(super) fn put_committed(&self, shared: &Shared) {
         let (Some(committed), Some(flushed)) = (shared.committed, shared.flushed) else { return };
         let id = if committed.index <= flushed.index { committed } else { flushed };

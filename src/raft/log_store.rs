@@ -114,7 +114,9 @@ impl LogStore {
         let is_replaced = |old: &ReplicaId| old.broker == me.broker && old.incarnation < me.incarnation;
         let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
         let others = voters.iter().any(|voter| voter.broker != me.broker);
-        if voters.contains(&me) || !others || !voters.iter().any(is_replaced) {
+        // One that did not vote yet may have been the one with most.
+        let was_there = membership.nodes().any(|(replica, ())| is_replaced(replica));
+        if voters.contains(&me) || !others || !was_there {
             return Ok(());
         }
         let (vote, term) = vote_alone(&self.journal, &self.log, me)?;

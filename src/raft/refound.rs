@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use openraft::impls::leader_id_std;
 
-use super::types::{RaftMembership, RaftVote, decode_vote, encode_membership, encode_vote};
+use super::applier::decode_stored_membership;
+use super::types::{RaftMembership, RaftVote, decode_membership, decode_vote, encode_membership, encode_vote};
 use crate::ids::{LogId, RaftIndex, ReplicaId, Term};
 use crate::log::entry::{Body, NewEntry, RaftEntryKind};
 use crate::log::journal::Journal;
@@ -42,6 +43,22 @@ pub(super) fn alone(me: ReplicaId) -> io::Result<Body> {
     let membership = RaftMembership::new(vec![BTreeSet::from([me])], BTreeMap::from([(me, ())]));
     let body = encode_membership(&membership.map_err(io::Error::other)?);
     Ok(Body::Raft { kind: RaftEntryKind::Membership, body })
+}
+
+/// The voters that an entry of a log names; two sets while they change.
+///
+/// # Errors
+/// If it is not a membership.
+pub fn logged_voters(body: &[u8]) -> io::Result<Vec<BTreeSet<ReplicaId>>> {
+    Ok(decode_membership(body)?.get_joint_config().clone())
+}
+
+/// The voters that a checkpoint names; two sets while they change.
+///
+/// # Errors
+/// If it is not a membership.
+pub fn stored_voters(stored: &[u8]) -> io::Result<Vec<BTreeSet<ReplicaId>>> {
+    Ok(decode_stored_membership(stored)?.membership().get_joint_config().clone())
 }
 
 /// Makes `me` the only voter of a log's group, and adds commands behind that; durable on return. Nothing else may use the log. Blocks.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from harness.brokers import ottla_binary
 from harness.cluster import Cluster
 from harness.load import Load
 from harness.routes import Routes
-from harness.table import expect
+from harness.table import eventually, expect
 
 from .forming import PARTITIONS, TOPIC, agree, all_there, in_sync, refused, say, write
 from .records import Settings
 
 AFTER = "after"
+MANY, MANY_PARTITIONS = "many", 60
 WORDS = "another data directory"
 
 
@@ -45,7 +47,7 @@ def looked_at(cluster: Cluster, survivor: int, lost: list[int]) -> None:
     home = cluster.brokers[survivor].data_dir
     before = contents(home)
     names = ",".join(map(str, lost))
-    said(recover(cluster, survivor, "--lost", str(lost[0])), 1, "a majority: start them")
+    said(recover(cluster, survivor, "--lost", str(lost[0])), 1, "are left: start them")
     said(recover(cluster, survivor, "--lost", f"{survivor},{lost[0]}"), 1, "it is not lost")
     said(recover(cluster, survivor, "--lost", f"{names},9"), 1, "there is no broker 9")
     outcome = recover(cluster, survivor, "--lost", names)
@@ -137,6 +139,82 @@ def two_of_five(home: Path, port: int, settings: Settings) -> None:
         cluster.remove()
 
 
+def replaced_at_once(home: Path, port: int, settings: Settings) -> None:
+    """New brokers wait already in the places of the lost ones when the survivor starts: they are taken in while partitions are yet to go on."""
+    cluster = Cluster(home, port=port)
+    try:
+        cluster.start()
+        ledger = write(cluster)
+        with Routes(cluster.bootstrap) as routes:
+            routes.create_topic(MANY, MANY_PARTITIONS, 3)
+        cluster.wait_led(MANY, MANY_PARTITIONS)
+        in_sync(cluster)
+        survivor = settings.draw.choice(cluster.ids)
+        lost = cluster.others(survivor)
+        for broker in cluster.brokers.values():
+            broker.kill()
+        for number in lost:
+            cluster.wipe(number)
+        said(recover(cluster, survivor, "--lost", ",".join(map(str, lost)), "--apply"), 0, "Done.")
+        began = time.monotonic()
+        cluster.start(*lost, survivor, apart=1.0)
+        cluster.wait_led(MANY, MANY_PARTITIONS)
+        say(f"{MANY_PARTITIONS} partitions are led {time.monotonic() - began:.1f} s after the survivor and those that replace the others were started")
+        in_sync(cluster)
+        cluster.brokers[survivor].kill()
+        all_there(cluster, ledger, "without the one that was left", lost)
+    finally:
+        cluster.remove()
+
+
+def epochs(cluster: Cluster, at: int) -> set[int]:
+    """The partitions that go on under a leader epoch that no election leads to so soon."""
+    return {number for number, part in cluster.view(TOPIC, at).parts.items() if part.epoch >= 1000 and part.leader >= 0}
+
+
+def some_partitions(home: Path, port: int) -> None:
+    """Two of five disks are lost: the metadata has its majority, and the cluster runs; partitions that had two of three replicas there go on from the third."""
+    cluster = Cluster(home, count=5, port=port)
+    try:
+        cluster.start()
+        ledger = write(cluster)
+        before = cluster.view(TOPIC).parts
+        eventually("replicas in sync", lambda: all(len(part.isr) == 3 for part in cluster.view(TOPIC).parts.values()), True, 60.0)
+        lost = sorted(before[0].replicas[:2])
+        left = cluster.others(lost[0])
+        left.remove(lost[1])
+        doomed = {at for at, part in before.items() if len(set(part.replicas) & set(lost)) == 2}
+        for number in lost:
+            cluster.brokers[number].kill()
+            cluster.wipe(number)
+        bootstrap = ",".join(cluster.brokers[number].bootstrap for number in left)
+        names = ",".join(map(str, lost))
+
+        def tell(*arguments: str) -> tuple[int, str]:
+            command = [str(ottla_binary()), "cluster", "unsafe-recover", "--running", "--brokers", bootstrap]
+            done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+            return done.returncode, done.stdout + done.stderr
+
+        table = [f"{TOPIC:5}  {at:<9}  goes on from the longest log left  {next(iter(set(before[at].replicas) - set(lost)))}" for at in doomed]
+        eventually("those that were killed are not heard any more", lambda: tell("--lost", names)[0], 0, 30.0)
+        said(tell("--lost", f"{lost[0]},{left[0]}", "--apply"), 1, "is running")
+        said(tell("--lost", f"{lost[0]},9", "--apply"), 1, "not currently registered")
+        said(tell("--lost", names), 0, "Nothing was changed", *table)
+        expect("brokers that have heard of it", [at for at in left if "given up" in cluster.brokers[at].log()], [])
+        said(tell("--lost", names, "--apply"), 0, "Done.")
+        began = time.monotonic()
+        # Terms are passed over that those given up may have reached.
+        eventually("partitions that go on anew", lambda: epochs(cluster, left[0]) >= doomed, True, 60.0)
+        say(f"{len(doomed)} of {PARTITIONS} partitions had lost their majority, and are led after {time.monotonic() - began:.1f} s")
+        all_there(cluster, ledger, "what three of five have", left)
+        said(tell("--lost", names, "--apply"), 0, "Done.")
+        cluster.start(*lost)
+        eventually("replicas in sync", lambda: all(len(part.isr) == 3 for part in cluster.view(TOPIC).parts.values()), True, 60.0)
+        all_there(cluster, ledger, "with new disks")
+    finally:
+        cluster.remove()
+
+
 def two_of_three(home: Path, port: int, settings: Settings) -> None:
     cluster = Cluster(home, port=port)
     try:
@@ -172,7 +250,10 @@ def two_of_three(home: Path, port: int, settings: Settings) -> None:
 
 
 def run(home: Path, port: int, settings: Settings) -> bool:
-    """Lose two of three disks for good, recover from the third, fill new ones, send the old ones away; then lose three of five."""
+    """Lose two of three disks for good, recover from the third, fill new ones, send the old ones away; the same with new ones that wait already; then lose three of five;
+    then two of five, while the cluster runs."""
     two_of_three(home / "three", port, settings)
+    replaced_at_once(home / "replaced", port + 20, settings)
     two_of_five(home / "five", port + 40, settings)
+    some_partitions(home / "running", port + 60)
     return True

@@ -13,7 +13,7 @@ use crate::protocol::messages::incremental_alter_configs::{AlterConfigsResource,
 
 /// DescribeConfigs' and AlterConfigs' number for brokers.
 pub(super) const BROKER_RESOURCE: i8 = 4;
-const SET: i8 = 0;
+pub(super) const SET: i8 = 0;
 const DELETE: i8 = 1;
 /// Between two looks of `--wait`.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -11,6 +11,8 @@ const TYPE_BROKER: i8 = 4;
 
 /// A config of a single broker: "true" while its replicas move to others and it gets no new ones.
 pub const DRAIN: &str = "ottla.drain";
+/// Set to `true` on a broker that is gone for good, it gives it up (`ottla cluster unsafe-recover --running`). It is done, and not kept.
+pub const GIVEN_UP: &str = "ottla.given-up";
 
 /// What is to become of one config (KIP-339).
 #[derive(Clone, Debug, PartialEq, Eq)]

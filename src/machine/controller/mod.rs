@@ -91,6 +91,8 @@ pub struct Controller {
     moving: BTreeMap<PartitionId, Moving>,
     /// The directories of brokers that were given up: whoever comes with one is not taken in again.
     given_up: BTreeSet<DirectoryId>,
+    /// Partitions whose majority was given up, until they are refounded, and the replicas that are left of each.
+    doomed: BTreeMap<PartitionId, Vec<ReplicaId>>,
 }
 
 impl Controller {
@@ -280,6 +282,7 @@ impl Controller {
         let Some(topic) = self.topics.remove(&id) else { return false };
         self.founders.retain(|partition, _| partition.topic != id);
         self.moving.retain(|partition, _| partition.topic != id);
+        self.doomed.retain(|partition, _| partition.topic != id);
         self.partitions -= topic.partitions.len();
         self.names.remove(&topic.name);
         self.folded.remove(&fold_name(&topic.name));
@@ -308,7 +311,10 @@ impl Controller {
         self.founders.entry(partition).or_insert(present);
         self.set_replicas(partition, replicas);
         self.next_incarnation = new.incarnation.next();
-        if !is_alone {
+        if is_alone {
+            // It begins anew, empty.
+            self.doomed.remove(&partition);
+        } else {
             self.note_replaced(partition, old, new, at);
         }
         true
@@ -413,6 +419,13 @@ impl Controller {
         for _ in 0..given_up {
             state.given_up.insert(DirectoryId(from.array("directory id")?));
         }
+        let doomed = if version >= 4 { from.count(24, "partitions without majority")? } else { 0 };
+        for _ in 0..doomed {
+            let partition = record::read_partition(from)?;
+            let left = from.count(record::REPLICA_BYTES, "replicas that are left")?;
+            let left: Result<Vec<_>, _> = (0..left).map(|_| record::read_replica(from)).collect();
+            state.doomed.insert(partition, left?);
+        }
         from.end()?;
         Ok(state)
     }
@@ -480,6 +493,11 @@ impl Machine for Controller {
         out.count(self.given_up.len());
         for directory in &self.given_up {
             out.raw(&directory.0);
+        }
+        out.count(self.doomed.len());
+        for (partition, left) in &self.doomed {
+            record::write_partition(&mut out, *partition);
+            record::write_replicas(&mut out, left);
         }
         out.finish()
     }

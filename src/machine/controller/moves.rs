@@ -17,6 +17,8 @@ pub struct Moving {
     pub adding: Vec<ReplicaId>,
     /// Replicas that may vote still, and are to go.
     pub removing: Vec<ReplicaId>,
+    /// Voters whose disks were lost and that nobody brings back: the group counts on them until those in their places are filled.
+    pub gone: Vec<ReplicaId>,
     /// What the partition had before somebody asked for other replicas, in order: what it gets again if that is called off. None when nothing was asked for:
     /// a replica is rebuilt, or a move was called off.
     pub before: Option<Vec<ReplicaId>>,
@@ -34,19 +36,22 @@ impl Moving {
         record::write_replicas(out, &self.removing);
         record::write_replicas(out, self.before.as_deref().unwrap_or_default());
         out.u64(self.since.0);
+        record::write_replicas(out, &self.gone);
     }
 
     pub(super) fn read(from: &mut Reader<'_>, version: u8) -> Result<Self, StateError> {
-        let mut replicas = || -> Result<Vec<ReplicaId>, StateError> {
+        let replicas = |from: &mut Reader<'_>| -> Result<Vec<ReplicaId>, StateError> {
             let count = from.count(record::REPLICA_BYTES, "replicas on their way")?;
             (0..count).map(|_| record::read_replica(from)).collect()
         };
-        let (adding, removing) = (replicas()?, replicas()?);
+        let (adding, removing) = (replicas(from)?, replicas(from)?);
         if version < 3 {
             return Ok(Self { adding, removing, ..Self::default() });
         }
-        let before = Some(replicas()?).filter(|before| !before.is_empty());
-        Ok(Self { adding, removing, before, since: RaftIndex(from.u64("entry")?) })
+        let before = Some(replicas(from)?).filter(|before| !before.is_empty());
+        let since = RaftIndex(from.u64("entry")?);
+        let gone = if version < 4 { Vec::new() } else { replicas(from)? };
+        Ok(Self { adding, removing, gone, before, since })
     }
 }
 
@@ -162,6 +167,7 @@ impl Controller {
         let moving = Moving {
             adding: still_added.chain(added).collect(),
             removing: present.into_iter().filter(|replica| !wanted.contains(replica)).collect(),
+            gone: last.gone,
             before: Some(before).filter(|before| !are_same(before, &wanted)),
             since: at,
         };
@@ -182,6 +188,10 @@ impl Controller {
     ) -> bool {
         let is_meant = |moving: &Moving| since.is_none_or(|since| since == moving.since);
         let fits = self.replicas(partition) == Some(replicas) && self.moving.get(&partition).is_some_and(is_meant);
+        if fits {
+            // Its group works, whatever was thought of it.
+            self.doomed.remove(&partition);
+        }
         fits && self.moving.remove(&partition).is_some()
     }
 
@@ -193,6 +203,8 @@ impl Controller {
         let fits = moving.removing.len() < count;
         if fits {
             moving.since = at;
+            moving.gone.push(replica);
+            self.note_gone(partition, replica);
         }
         fits
     }
@@ -200,10 +212,15 @@ impl Controller {
     /// `new` stands where `old` stood, and does not vote yet.
     pub(super) fn note_replaced(&mut self, partition: PartitionId, old: ReplicaId, new: ReplicaId, at: RaftIndex) {
         let moving = self.moving.entry(partition).or_default();
+        let count = moving.adding.len();
         moving.adding.retain(|replica| *replica != old);
+        if moving.adding.len() == count {
+            moving.gone.push(old);
+        }
         moving.adding.push(new);
         moving.before.iter_mut().flatten().filter(|replica| **replica == old).for_each(|replica| *replica = new);
         moving.since = at;
+        self.note_gone(partition, old);
     }
 }
 

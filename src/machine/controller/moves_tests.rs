@@ -81,14 +81,20 @@ fn a_partition_moves_until_its_leader_says_that_it_is_there() {
     let wanted = vec![new, before[1]];
     apply(&mut state, &[Record::ReplicasChanged { partition: PARTITION, replicas: wanted.clone() }]);
     let since = RaftIndex(1);
-    let moving = Moving { adding: vec![new], removing: vec![before[0]], before: Some(before.clone()), since };
+    let moving = Moving {
+        adding: vec![new],
+        removing: vec![before[0]],
+        before: Some(before.clone()),
+        since,
+        ..Moving::default()
+    };
     assert_eq!(state.moving(PARTITION), Some(&moving));
     let old: BTreeSet<_> = before.iter().copied().collect();
     assert_eq!(state.decide_settled(PARTITION, &old, since), [], "it is not as it is to be");
     // Back again before it has got anywhere: what was added has to go, what was to go stays.
     let mut cancelled = state.clone();
     apply(&mut cancelled, &[Record::ReplicasChanged { partition: PARTITION, replicas: before.clone() }]);
-    let back = Moving { adding: vec![], removing: vec![new], before: None, since };
+    let back = Moving { adding: vec![], removing: vec![new], before: None, since, ..Moving::default() };
     assert_eq!(cancelled.moving(PARTITION), Some(&back));
     let settled = state.decide_settled(PARTITION, &wanted.iter().copied().collect(), since);
     assert_eq!(settled, [Record::ReplicasSettled { partition: PARTITION, replicas: wanted.clone(), since }]);

@@ -184,7 +184,7 @@ impl Replication for Service {
 
     async fn end(&self, request: Request<proto::EndRequest>) -> Result<Response<proto::EndReply>, Status> {
         self.check(&request)?;
-        lending::tell_end(self.node.groups(), request.into_inner()).map(Response::new)
+        lending::tell_end(&self.node, request.into_inner()).map(Response::new)
     }
 }
 

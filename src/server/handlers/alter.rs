@@ -11,7 +11,7 @@ use crate::server::dispatch::Call;
 use crate::server::error;
 
 const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(super) const BROKER: i8 = 4;
 
 /// Why something was refused: the code, and the reason for people.
 pub(super) type Refused = (ErrorCode, String);

@@ -1,8 +1,9 @@
 //! IncrementalAlterConfigs: sets, deletes, appends to or subtracts from single entries of a configuration (KIP-339).
 
-use super::alter::{self, Outcome};
+use super::alter::{self, BROKER, Outcome};
+use crate::ids::BrokerId;
 use crate::machine::controller::Controller;
-use crate::machine::controller::configs::Change;
+use crate::machine::controller::configs::{Change, GIVEN_UP};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig,
@@ -37,10 +38,38 @@ async fn change(call: &Call, resource: &AlterConfigsResource, validate_only: boo
     let nulls = resource.configs.iter().filter(|config| config.config_operation != DELETE && config.value.is_none());
     alter::check_names(&names, nulls.map(|config| &*config.name))?;
     let (resource_type, name) = (resource.resource_type, &*resource.resource_name);
+    if resource_type == BROKER && names.contains(&GIVEN_UP) {
+        return give_up(call, resource, validate_only).await;
+    }
     alter::check_resource(call, resource_type, name, &names)?;
     let changes = resource.configs.iter().map(operation).collect::<Result<Vec<_>, _>>()?;
     let decide = |controller: &Controller, resource| controller.decide_alter_configs(resource, &changes);
     alter::change(call, (resource_type, name), validate_only, decide).await
+}
+
+/// Gives up a broker that is gone for good, and whatever partitions have lost with it, by an operator's word.
+async fn give_up(call: &Call, resource: &AlterConfigsResource, validate_only: bool) -> Outcome {
+    let is_meant = |config: &AlterableConfig| config.config_operation == SET && config.value.as_deref() == Some("true");
+    let broker = match (&resource.configs[..], resource.resource_name.parse()) {
+        ([config], Ok(id)) if is_meant(config) => BrokerId(id),
+        _ => {
+            let why = format!("{GIVEN_UP} is set to true on one broker, and with nothing else.");
+            return Err((ErrorCode::INVALID_REQUEST, why));
+        }
+    };
+    let is_alive = call.context.is_alive(broker);
+    let changed = call.context.controller.change(|controller| {
+        let records = controller.decide_give_up(broker, is_alive).map_err(alter::refused)?;
+        Ok((if validate_only { Vec::new() } else { records }, ()))
+    });
+    changed.await.map_err(alter::not_made)?;
+    if !validate_only {
+        tracing::error!(
+            broker = broker.0,
+            "a broker is given up for good, by an operator's word: partitions go on from what is left of them"
+        );
+    }
+    Ok(())
 }
 
 fn operation(config: &AlterableConfig) -> Result<(String, Change), alter::Refused> {
