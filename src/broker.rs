@@ -267,9 +267,8 @@ impl Inner {
         };
         let (home, journal) = move_in(&config, &env, founding).await?;
         let (metrics, clean) = (Arc::new(Metrics::new(&api_names(), &error_names())), home.was_clean());
-        let flusher = Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env));
-        let dies = Arc::clone(&flusher);
-        journal.on_failure(Box::new(move |reason| dies.die(reason)));
+        let flusher =
+            Flusher::new(Arc::clone(&env.disk), Arc::clone(&metrics), mark_failed(&home, &env)).watch(&journal);
         let (peers, seed) = (peers(&config, &env, &home), random.random());
         let node = Node::new(broker, peers, env.seed.rotate_left(17), env.flaws);
         let (among, mut tasks) = (port.map(|_| Arc::clone(&node)), JoinSet::new());

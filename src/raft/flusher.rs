@@ -19,6 +19,7 @@ use crate::flaws::{Flaw, Flaws};
 use crate::ids::RaftIndex;
 use crate::log::Log;
 use crate::log::disk::{Disk, Lane};
+use crate::log::journal::Journal;
 use crate::metrics::Metrics;
 
 /// Called once per completed append, with the outcome of the sync that covers it.
@@ -55,6 +56,14 @@ impl Flusher {
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, metrics: Arc<Metrics>, fatal: FatalHook) -> Arc<Self> {
         Arc::new(Self { disk, dead: AtomicBool::new(false), fatal, metrics, undescribed_bytes: Arc::default() })
+    }
+
+    /// Dies when the journal fails too.
+    #[must_use]
+    pub fn watch(self: Arc<Self>, journal: &Journal) -> Arc<Self> {
+        let dies = Arc::clone(&self);
+        journal.on_failure(Box::new(move |reason| dies.die(reason)));
+        self
     }
 
     /// Whether a sync has failed: no read and no write may be answered any more.
