@@ -56,9 +56,7 @@ impl Coordinator {
         let partitions = offsets.iter().filter_map(|(_, partition, committed)| Some((committed.topic?, partition.0)));
         let checked = self.with(id, |group, _| match group {
             Group::Classic(group) => group.check_commit(now, &member),
-            Group::Consumer(group) => {
-                group.check_commit(&member.member_id, member.generation, knows_member_epochs, partitions)
-            }
+            Group::Consumer(group) => group.check_commit(&member, knows_member_epochs, partitions),
         });
         let checked = match checked {
             Some(checked) => checked,

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::super::Effects;
+use super::super::classic::MemberOf;
 use super::super::offsets::ReaderOf;
 use super::Heartbeat;
 use super::record::Partitions;
-use super::test_kit::{Client, Kit, REBALANCE_MS, SESSION_MS, client, group, texts};
+use super::test_kit::{Client, Kit, REBALANCE_MS, SESSION_MS, client, group, of, texts};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::value::Text;
 
@@ -392,6 +393,22 @@ fn a_classic_group_migrates_member_by_member_and_back() {
     let joined = kit.join(&id, &keeps);
     assert_eq!((joined.error_code, &joined.leader), (ErrorCode::NONE, &id));
     assert_eq!(kit.sync(&joined, &[(&id, &[0, 1, 2, 3])]), Ok(vec![0, 1, 2, 3]));
+}
+
+#[test]
+fn a_static_member_whose_place_is_taken_is_told_so_when_it_commits() {
+    let mut kit = Kit::new(&[("t", 2)]);
+    kit.settle(&mut [&mut client("new")]);
+    let old = MemberOf { instance_id: Some("i".into()), ..of(&kit.join_as("", Some("i"), &[])) };
+    let taken = kit.join_as("", Some("i"), &[]);
+    assert_eq!(taken.error_code, ErrorCode::NONE);
+    // Told that it is unknown, it would take its place back, and so would the other, for ever: the one that runs twice.
+    assert_eq!(kit.commit_as(old.clone(), 0), ErrorCode::FENCED_INSTANCE_ID);
+    assert_eq!(kit.commit_as(MemberOf { instance_id: None, ..old.clone() }, 0), ErrorCode::UNKNOWN_MEMBER_ID);
+    let other = MemberOf { instance_id: Some("j".into()), ..old };
+    assert_eq!(kit.commit_as(other, 0), ErrorCode::UNKNOWN_MEMBER_ID);
+    let now = MemberOf { instance_id: Some("i".into()), ..of(&taken) };
+    assert_eq!(kit.commit_as(now, 0), ErrorCode::NONE);
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod test_kit;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::classic::MemberOf;
 use super::record::{Part, Record};
 use super::{Effects, Moment, Now};
 use crate::ids::{Timestamp, TopicId};
@@ -386,21 +387,26 @@ impl Group {
         self.members.get(id).ok_or_else(unknown)
     }
 
-    /// Whether a member may commit offsets at an epoch: of each of those partitions.
+    /// Whether a member may commit offsets, at the epoch that it names, of each of those partitions.
     ///
     /// # Errors
     /// Why not.
     pub fn check_commit(
         &self,
-        member_id: &Text,
-        epoch: i32,
+        of: &MemberOf,
         knows_member_epochs: bool,
         partitions: impl IntoIterator<Item = (TopicId, i32)>,
     ) -> Result<(), ErrorCode> {
+        let epoch = of.generation;
         if epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
-        let member = self.members.get(member_id).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
+        // One in whose place there is another has to hear that: taking itself for unknown, it would join again, and take its place back.
+        let is_replaced = || of.instance_id.as_ref().is_some_and(|instance| self.instances.contains_key(instance));
+        let Some(member) = self.members.get(&of.member_id) else {
+            let replaced = !of.member_id.is_empty() && is_replaced();
+            return Err(if replaced { ErrorCode::FENCED_INSTANCE_ID } else { ErrorCode::UNKNOWN_MEMBER_ID });
+        };
         if !member.is_classic() && !knows_member_epochs {
             return Err(ErrorCode::UNSUPPORTED_VERSION);
         }

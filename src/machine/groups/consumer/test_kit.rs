@@ -190,6 +190,10 @@ impl Kit {
     }
 
     pub(super) fn commit(&mut self, member: &str, epoch: i32, partition: i32) -> ErrorCode {
+        self.commit_as(MemberOf { member_id: member.into(), instance_id: None, generation: epoch }, partition)
+    }
+
+    pub(super) fn commit_as(&mut self, member: MemberOf, partition: i32) -> ErrorCode {
         let ticket = self.ticket();
         let topic = self.topics.find("t").map(|topic| topic.id);
         let committed = Committed {
@@ -200,7 +204,6 @@ impl Kit {
             expires: None,
             topic,
         };
-        let member = MemberOf { member_id: member.into(), instance_id: None, generation: epoch };
         let offsets = vec![(Text::from("t"), PartitionIndex(partition), committed)];
         let mut out = Effects::default();
         let commit = Commit { ticket, member, offsets, knows_member_epochs: true };
@@ -217,13 +220,17 @@ impl Kit {
     }
 
     pub(super) fn join(&mut self, id: &str, owned: &[i32]) -> JoinGroupResponse {
+        self.join_as(id, None, owned)
+    }
+
+    pub(super) fn join_as(&mut self, id: &str, instance: Option<&str>, owned: &[i32]) -> JoinGroupResponse {
         let ticket = self.ticket();
         let owned = vec![TopicPartitions { topic: "t".into(), partitions: owned.to_vec() }];
         let subscription = Subscription { topics: texts(&["t"]), owned, ..Subscription::default() };
         let join = Join {
             ticket,
             member_id: id.into(),
-            instance_id: None,
+            instance_id: instance.map(Text::from),
             client_id: "client".into(),
             client_host: "/127.0.0.1".into(),
             session_timeout_ms: 10_000,
