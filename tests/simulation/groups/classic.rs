@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::cast::Cast;
 use super::events::{Joined, Share};
 use super::line::{Line, REST};
-use super::member::{Identity, Me, Order, Reader, Spec, commit};
+use super::member::{Identity, Me, Order, Reader, Spec};
 use super::{HEARTBEAT, REBALANCE, SESSION, Stage, TOPIC};
 use crate::client::Lost;
 
@@ -38,6 +38,9 @@ struct Classic {
     line: Line,
     reader: Reader,
     identity: Identity,
+    /// As whom it was last told what it has, and commits: no client does so as of a generation of which it has not been told its share. In a group of
+    /// the consumer protocol its share of that may be what it had before, and somebody else in between: the commit would be taken.
+    reads_as: Identity,
 }
 
 /// What a member does when its generation is over for it.
@@ -53,7 +56,8 @@ pub async fn live(stage: Stage, spec: Spec, me: Me, join_version: i16) {
     let line = Line::new(&stage, &spec.name, spec.group);
     let reader = Reader::new(&stage, &spec.name, spec.group);
     let identity = Identity { instance: spec.instance.clone(), ..Identity::nobody() };
-    let mut member = Classic { stage, spec, me, join_version, line, reader, identity };
+    let reads_as = identity.clone();
+    let mut member = Classic { stage, spec, me, join_version, line, reader, identity, reads_as };
     while let Next::Join = member.generation().await {
         member.me.status().owned = None;
         member.gives_all_up();
@@ -66,7 +70,6 @@ pub async fn live(stage: Stage, spec: Spec, me: Me, join_version: i16) {
 impl Classic {
     /// From a JoinGroup to the end of the generation.
     async fn generation(&mut self) -> Next {
-        let before = (self.identity.clone(), self.reader.positions());
         let joined = match self.join().await {
             Ok(joined) => joined,
             Err(next) => return next,
@@ -76,9 +79,8 @@ impl Classic {
             Err(next) => return next,
         };
         // A thread of its own that commits what it had in the generation before.
-        if !before.1.is_empty() {
-            let _ = commit(&self.stage, &mut self.line, self.spec.group, &before.0, &before.1).await;
-        }
+        let before = std::mem::replace(&mut self.reads_as, self.identity.clone());
+        let _ = self.reader.commit(&mut self.line, &before).await;
         self.reader.own(&share);
         {
             let mut status = self.me.status();
@@ -253,17 +255,20 @@ impl Classic {
         }
         if response.error_code == ErrorCode::REBALANCE_IN_PROGRESS {
             // Its last chance to say how far it has come.
-            let _ = self.reader.commit(&mut self.line, &self.identity).await;
+            let _ = self.reader.commit(&mut self.line, &self.reads_as).await;
         }
         self.told(response.error_code)
     }
 
     async fn commit(&mut self) -> Option<Next> {
-        let code = self.reader.commit(&mut self.line, &self.identity).await?.ok()?;
+        let code = self.reader.commit(&mut self.line, &self.reads_as).await?.ok()?;
         if !code.is_error() {
             self.me.status().acked += 1;
         }
-        self.told(code)
+        // What was said to whom it was before says nothing of what it is.
+        let is_told =
+            self.reads_as.member == self.identity.member && self.reads_as.generation == self.identity.generation;
+        if is_told { self.told(code) } else { None }
     }
 
     /// What a member makes of a code.
@@ -317,7 +322,7 @@ impl Classic {
         }
         for _ in 0..GHOST_COMMITS {
             tokio::time::sleep(GHOST_REST).await;
-            let _ = self.reader.commit(&mut self.line, &self.identity).await;
+            let _ = self.reader.commit(&mut self.line, &self.reads_as).await;
         }
     }
 }
