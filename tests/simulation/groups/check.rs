@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ottla::protocol::error_code::ErrorCode;
 
+use super::anew::Anew;
 use super::cast::Cast;
 use super::events::{At, Commit, Events, Joined, NEVER, Over, Seen, who};
 
 /// Every violation.
 pub fn violations(events: &Events) -> Vec<String> {
     let mut found = events.found.clone();
-    let visible = visible(events);
+    let (visible, anew) = (visible(events), Anew::of(events));
     offsets(events, &visible, &mut found);
-    zombies(events, &visible, &mut found);
+    zombies(events, &visible, &anew, &mut found);
     shares(events, &mut found);
-    generations(events, &mut found);
-    epochs(events, &mut found);
+    generations(events, &anew, &mut found);
+    epochs(events, &anew, &mut found);
     events.holds.violations(&mut found);
     found
 }
@@ -99,7 +100,7 @@ fn offsets(events: &Events, visible: &[At], found: &mut Vec<String>) {
 }
 
 /// No commit is taken of a generation that was over when it was sent, or of a member that was out.
-fn zombies(events: &Events, visible: &[At], found: &mut Vec<String>) {
+fn zombies(events: &Events, visible: &[At], anew: &Anew, found: &mut Vec<String>) {
     let mut out: BTreeMap<(&str, &str, u32), At> = BTreeMap::new();
     for removed in &events.removed {
         let at = out.entry((removed.group, removed.member.as_str(), removed.life)).or_insert(NEVER);
@@ -117,10 +118,14 @@ fn zombies(events: &Events, visible: &[At], found: &mut Vec<String>) {
         let Commit { group, member, partition, generation, sent, .. } = commit;
         let is_later = |joined: &&Joined| {
             let may = || events.holds.has_had(group, member, *partition, *generation, *sent);
-            is_later(joined) && (joined.leader.is_some() || !may())
+            let is_over = joined.leader.is_some() && !anew.is_between(group, joined.told, *sent);
+            is_later(joined) && (is_over || (joined.leader.is_none() && !may()))
         };
         if let Some(joined) = events.joined.iter().find(is_later) {
             found.push(format!("zombie-commit: {number} {commit:?} was taken after {joined:?}"));
+        }
+        if anew.is_of_before(events, commit) {
+            found.push(format!("zombie-commit: {number} {commit:?} was taken after the group began anew"));
         }
         let is_over = |over: &&Over| {
             over.group == commit.group && over.generation == commit.generation && over.told < commit.sent
@@ -161,30 +166,35 @@ fn shares(events: &Events, found: &mut Vec<String>) {
 }
 
 /// A generation is given once, to one leader, and none that is over is given again.
-fn generations(events: &Events, found: &mut Vec<String>) {
-    let mut leaders: BTreeMap<(&str, i32), &str> = BTreeMap::new();
+fn generations(events: &Events, anew: &Anew, found: &mut Vec<String>) {
+    let mut leaders: BTreeMap<(&str, usize, i32), &str> = BTreeMap::new();
     // From when on each generation is the least that there may be.
     let mut least: Vec<(&str, i32, At)> = Vec::new();
     least.extend(events.joined.iter().map(|joined| (joined.group, joined.generation, joined.told)));
     least.extend(events.over.iter().map(|over| (over.group, over.generation + 1, over.told)));
     for joined in &events.joined {
-        let Some(led_by) = joined.leader.as_deref().map(who) else { continue };
-        let leader = leaders.entry((joined.group, joined.generation)).or_insert(led_by);
+        // Members that speak the classic protocol keep the ids that the consumer protocol gave them: those of static ones do not say so.
+        let Some(led_by) = joined.leader.as_deref().map(|leader| events.whose(leader)) else { continue };
+        let times = anew.times(joined.group, joined.told);
+        let leader = leaders.entry((joined.group, times, joined.generation)).or_insert(led_by);
         if *leader != led_by {
             found.push(format!("dual-owner: generation {} is {leader}'s already: {joined:?}", joined.generation));
         }
-        let before = least.iter().filter(|(group, _, told)| *group == joined.group && *told < joined.sent);
+        let is_before = |group: &str, told: At| {
+            group == joined.group && told < joined.sent && !anew.is_between(group, told, joined.sent)
+        };
+        let before = least.iter().filter(|(group, _, told)| is_before(group, *told));
         if let Some(before) = before.map(|(_, least, _)| *least).max().filter(|least| *least > joined.generation) {
             found.push(format!("dual-owner: there was a generation {before} before {joined:?}"));
         }
     }
 }
 
-/// A member of a group, or, without one, the group itself.
-type Whose<'a> = (&'a str, Option<&'a str>);
+/// A member of a group, or, without one, the group itself, and how often the group had begun anew.
+type Whose<'a> = (&'a str, Option<&'a str>, usize);
 
 /// Epochs never go back: that of a member while it is one, that of a group of the consumer protocol at all.
-fn epochs(events: &Events, found: &mut Vec<String>) {
+fn epochs(events: &Events, anew: &Anew, found: &mut Vec<String>) {
     let mut last: BTreeMap<(&str, &str, u32), i32> = BTreeMap::new();
     for joined in events.joined.iter().filter(|joined| joined.leader.is_none()) {
         let last = last.entry((joined.group, &joined.member, joined.life)).or_insert(joined.generation);
@@ -196,10 +206,12 @@ fn epochs(events: &Events, found: &mut Vec<String>) {
     // By when each epoch was known, and the highest of those so far.
     let mut known: BTreeMap<Whose<'_>, Vec<(At, i32)>> = BTreeMap::new();
     for joined in events.joined.iter().filter(|joined| joined.leader.is_none()) {
-        known.entry((joined.group, Some(&joined.member))).or_default().push((joined.told, joined.generation));
+        let whose = (joined.group, Some(joined.member.as_str()), anew.times(joined.group, joined.told));
+        known.entry(whose).or_default().push((joined.told, joined.generation));
     }
     for shown in &events.shown {
-        known.entry((shown.group, shown.member.as_deref())).or_default().push((shown.told, shown.epoch));
+        let whose = (shown.group, shown.member.as_deref(), anew.times(shown.group, shown.told));
+        known.entry(whose).or_default().push((shown.told, shown.epoch));
     }
     for of_one in known.values_mut() {
         of_one.sort_unstable();
@@ -209,7 +221,7 @@ fn epochs(events: &Events, found: &mut Vec<String>) {
     }
     // Whoever is away is at no epoch.
     for shown in events.shown.iter().filter(|shown| shown.epoch >= 0) {
-        let of_one = &known[&(shown.group, shown.member.as_deref())];
+        let of_one = &known[&(shown.group, shown.member.as_deref(), anew.times(shown.group, shown.told))];
         let before = of_one.partition_point(|(told, _)| *told < shown.sent);
         if let Some((_, before)) = before.checked_sub(1).map(|last| of_one[last]).filter(|(_, it)| *it > shown.epoch) {
             found.push(format!("epoch-regress: it was {before} before {shown:?}"));

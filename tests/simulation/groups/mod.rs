@@ -8,10 +8,11 @@
 //! - [`cast`]: the groups of a run, and which protocols their members speak.
 //! - [`member`]: what members of every kind have in common; [`classic`] and [`consumer`] are the kinds.
 //! - [`others`]: clients that are no members.
-//! - [`events`]: what they all saw, [`holds`]: what members had when; [`check`]: what of it must not be.
+//! - [`events`]: what they all saw, [`holds`]: what members had when, [`anew`]: when groups began anew; [`check`]: what of it must not be.
 //! - [`bugs`]: what the checks must catch.
 
 pub mod acts;
+mod anew;
 pub mod bugs;
 pub mod cast;
 pub mod check;

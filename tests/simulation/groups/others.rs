@@ -80,6 +80,8 @@ pub async fn describe(stage: &Stage, group: &'static str) -> Described {
             let state = found.group_state.to_string();
             return Described { state, epoch: None, members, shares: BTreeMap::new() };
         }
+        // Its coordinator may be elsewhere by now.
+        line.hang_up();
         tokio::time::sleep(REST).await;
     }
 }
@@ -89,7 +91,13 @@ async fn describe_consumers(stage: &Stage, line: &mut Line, group: &'static str)
     let sent = stage.log.now();
     let request = ConsumerGroupDescribeRequest { group_ids: vec![group.into()], ..Default::default() };
     let response = line.call(VERSION_DESCRIBE_CONSUMERS, request).await.ok()?;
-    let found = response.groups.into_iter().find(|group| !group.error_code.is_error())?;
+    let found = response.groups.into_iter().next()?;
+    if matches!(found.error_code, ErrorCode::NOT_COORDINATOR | ErrorCode::COORDINATOR_NOT_AVAILABLE) {
+        line.hang_up();
+    }
+    if found.error_code.is_error() {
+        return None;
+    }
     let mut shares = BTreeMap::new();
     for member in &found.members {
         let partitions = member.assignment.topic_partitions.iter().flat_map(|topic| topic.partitions.iter().copied());
