@@ -115,6 +115,8 @@ impl Coordinators {
         let (tell, answer) = oneshot::channel();
         let queue = queue.ok_or(NoAnswer::NotHere)?;
         queue.send(Request { work, alone, tell }).await.map_err(|_| NoAnswer::NotHere)?;
+        // Whoever waits must not keep a queue open that nobody else can reach any more.
+        drop(queue);
         answer.await.map_err(|_| NoAnswer::NotCommitted)
     }
 
@@ -253,6 +255,10 @@ impl Task {
                     break;
                 }
                 tell(&mut waiting, out.answers);
+                // Nobody has been heard since: to take members for dead now is not its place. Whoever still waits in the queue asks its successor.
+                if queue.is_closed() {
+                    return;
+                }
             }
         }
     }
