@@ -395,3 +395,26 @@ impl Task {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::ids::PartitionIndex;
+
+    #[tokio::test]
+    async fn whoever_waits_does_not_keep_a_stopped_coordinator_going() {
+        let id = PartitionId { topic: TopicId([9; 16]), partition: PartitionIndex(0) };
+        let coordinators = Coordinators::new(None);
+        let (sender, mut queue) = mpsc::channel(1);
+        coordinators.queues.write().unwrap().insert(id, sender);
+        let mut asked = Box::pin(coordinators.ask(id, false, Box::new(|_, _| ())));
+        assert_eq!(asked.as_mut().now_or_never(), None);
+        let request = queue.try_recv().map_err(|error| error.to_string()).expect("it was asked");
+        coordinators.stop(id);
+        assert!(queue.is_closed(), "its successor is asked from now on");
+        drop(request);
+        assert_eq!(asked.await, Err(NoAnswer::NotCommitted));
+    }
+}
