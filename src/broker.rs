@@ -259,10 +259,7 @@ impl Inner {
         let ids = (kafka_id(&mut random), kafka_id(&mut random));
         let endpoints = endpoints(&config, kafka_address, port);
         let (founding, known) = match port {
-            Some(port) if is_new => {
-                let arrived = port.arrive(&env, &ids, &endpoints).await?;
-                (arrived.founding, arrived.peers)
-            }
+            Some(port) if is_new => port.arrive(&env, &ids, &endpoints).await?,
             _ => (Founding { cluster_id: ids.0, directory_id: ids.1, controller: FOUNDER }, Vec::new()),
         };
         let (home, journal) = move_in(&config, &env, founding).await?;

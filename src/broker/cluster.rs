@@ -10,13 +10,15 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::identity::{Founding, Identity, directory};
+use super::blocking::on_disk;
+use super::identity::{Founding, Identity, announce, directory};
 use super::{BrokerError, Env, Inner};
 use crate::cluster::founding::{Step, step};
 use crate::cluster::port::{Services, serve};
 use crate::cluster::{Changed, Desk, Elected, Hello, Introduction, Joined, Peer, Quorum, calls};
 use crate::config::Config;
 use crate::ids::{BrokerId, PartitionId, RaftIndex};
+use crate::log::disk::Lane;
 use crate::machine::controller::brokers::FOUNDER;
 use crate::machine::controller::{Controller, DirectoryId, Endpoints};
 use crate::net::BoxFuture;
@@ -54,12 +56,6 @@ impl Drop for Port {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// Where a broker without a data directory has come to.
-pub(super) struct Arrived {
-    pub(super) founding: Founding,
-    pub(super) peers: Vec<Peer>,
 }
 
 impl Port {
@@ -102,8 +98,10 @@ impl Port {
         env: &Env,
         ids: &(String, String),
         endpoints: &Endpoints,
-    ) -> Result<Arrived, BrokerError> {
-        let (cluster_id, directory_id) = ids;
+    ) -> Result<(Founding, Vec<Peer>), BrokerError> {
+        let (cluster_id, drawn) = ids;
+        let (disk, drawn) = (Arc::clone(&env.disk), drawn.clone());
+        let directory_id = &on_disk(&env.disk, Lane::Read, move || announce(&disk, &drawn)).await??;
         let me = self.desk.change_me(|me| me.directory = DirectoryId(directory(directory_id)));
         let mut waiting = Waiting::default();
         let opened = Instant::now();
@@ -129,14 +127,14 @@ impl Port {
                         controller: FOUNDER,
                     };
                     tracing::info!(cluster = cluster_id, "founded a cluster");
-                    return Ok(Arrived { founding, peers: Vec::new() });
+                    return Ok((founding, Vec::new()));
                 }
                 Step::Join { address, cluster_id } => {
                     match calls::join(&env.network, &address, &cluster_id, &me, endpoints).await {
                         Ok(Joined::In { cluster_id, controller, peers }) => {
                             tracing::info!(cluster = cluster_id, by = address, "joined a cluster");
                             let founding = Founding { cluster_id, directory_id: directory_id.clone(), controller };
-                            return Ok(Arrived { founding, peers });
+                            return Ok((founding, peers));
                         }
                         Ok(Joined::Refused(why)) => return Err(BrokerError::Cluster(why)),
                         Ok(Joined::Unavailable(why)) => waiting.say(&why),

@@ -18,6 +18,7 @@ pub const FORMAT_VERSION: u32 = 1;
 /// Larger identity files are not ours.
 const FILE_BYTES_MAX: usize = 64 << 10;
 const IDENTITY: &str = "identity.toml";
+const ANNOUNCED: &str = "arriving.toml";
 const LIFE: &str = "life.toml";
 const LOCK: &str = "LOCK";
 
@@ -148,6 +149,12 @@ pub struct Life {
     pub state: LifeState,
     /// The kernel's boot id under which it ran: after another boot, unsynced writes are gone.
     pub boot_id: String,
+}
+
+/// What a directory will be called that has no place in a cluster yet.
+#[derive(Debug, Serialize, Deserialize)]
+struct Announced {
+    directory_id: String,
 }
 
 /// An opened data directory.
@@ -299,6 +306,8 @@ fn found(
         controller_incarnation: founding.controller.0,
     };
     write(disk, IDENTITY, &identity)?;
+    // Nobody reads it beside an identity.
+    drop(disk.remove_file(ANNOUNCED));
     Ok(identity)
 }
 
@@ -312,6 +321,19 @@ pub fn stored(disk: &Arc<dyn Disk>) -> Result<Option<Identity>, IdentityError> {
         check_empty(disk)?;
     }
     Ok(identity)
+}
+
+/// The id of a directory that is not founded yet: `drawn`, or what an earlier life has drawn for it. It is durable before anybody is told: whoever asked for a
+/// place in a cluster and starts again, with a request still under way, asks as the same.
+///
+/// # Errors
+/// Of the disk; if the file is damaged.
+pub fn announce(disk: &Arc<dyn Disk>, drawn: &str) -> Result<String, IdentityError> {
+    if let Some(earlier) = read::<Announced>(disk, ANNOUNCED)? {
+        return Ok(earlier.directory_id);
+    }
+    write(disk, ANNOUNCED, &Announced { directory_id: drawn.to_owned() })?;
+    Ok(drawn.to_owned())
 }
 
 /// Puts another identity in the place of the one that a data directory has.
@@ -365,4 +387,27 @@ fn write_bytes(disk: &Arc<dyn Disk>, file: &str, bytes: &[u8]) -> io::Result<()>
     handle.sync()?;
     disk.rename(&new, file)?;
     disk.sync_dir("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Incarnation;
+    use crate::log::mem_disk::MemDisk;
+
+    #[test]
+    fn who_starts_again_before_it_has_a_place_asks_for_it_as_the_same() {
+        let memory = MemDisk::inline();
+        let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+        assert_eq!(announce(&disk, "first").unwrap(), "first");
+        memory.cut_power_now();
+        let disk: Arc<dyn Disk> = Arc::new(memory.after_power_cut());
+        let directory_id = announce(&disk, "second").unwrap();
+        assert_eq!(directory_id, "first", "durable before it is told");
+        let founding = Founding { cluster_id: "c".to_owned(), directory_id, controller: Incarnation(7) };
+        let home = Home::open(Arc::clone(&disk), BrokerId(1), "", founding).unwrap();
+        assert_eq!(home.identity.directory_id, "first");
+        let names = disk.list("").unwrap();
+        assert!(names.iter().all(|entry| entry.name != ANNOUNCED), "it has a name now");
+    }
 }
