@@ -124,9 +124,9 @@ impl Act {
         }
     }
 
-    /// Whether it strikes only where there is something to do on the disk.
-    pub fn needs_work(&self) -> bool {
-        matches!(self, Self::Tear(_) | Self::FailSync(_) | Self::SlowDisk(..))
+    /// Whether it strikes only where there is something to do on the disk: in a while, or all the time that the scene lasts.
+    pub fn needs_work(&self, now: bool) -> bool {
+        matches!(self, Self::SlowDisk(..)) || (!now && matches!(self, Self::Tear(_) | Self::FailSync(_)))
     }
 
     /// Whether a disk is lost by it.
