@@ -6,7 +6,7 @@
 //!
 //! - [`client`]: openraft's network, over a [`link`] to each peer ([`Peers`]).
 //! - [`service`]: the other side, which hands messages to the groups that are open here ([`Groups`]).
-//! - [`lending`]: bytes of a log, for a replica that has them damaged.
+//! - `lending`: bytes of a log, for a replica that has them damaged.
 //! - [`wire`]: between openraft's messages and those on the wire.
 //!
 //! Never: a message that makes a group. One for a replica that is not open here is refused.
