@@ -1,15 +1,17 @@
 //! One Raft group's replica on this broker, as its peers reach it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use openraft::RaftMetrics;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 
 use super::applier::decode_stored_membership;
 use super::group::Raft;
+use super::runtime::OrderedReceiver;
 use super::transport::Member;
 use super::transport::groups::{Answers, Behind, Standing};
 use super::types::{AppendRequest, RaftVote, Runtime, TypeConfig, raft_log_id};
@@ -25,11 +27,40 @@ pub(super) struct GroupMember<M: Machine> {
     log: Arc<Log>,
     voted: Option<Term>,
     seed: u64,
+    /// How it stood when its core said so last: asked for at each beat.
+    stood: Mutex<Stood>,
+}
+
+struct Stood {
+    metrics: OrderedReceiver<RaftMetrics<TypeConfig>>,
+    standing: Standing,
+}
+
+impl Stood {
+    fn look(&mut self, me: ReplicaId) -> Standing {
+        if self.metrics.has_news() {
+            self.standing = standing(&self.metrics.borrow_and_update(), me);
+        }
+        self.standing
+    }
+}
+
+fn standing(metrics: &RaftMetrics<TypeConfig>, me: ReplicaId) -> Standing {
+    let leader = &metrics.vote.leader_id;
+    Standing {
+        term: Term(leader.term),
+        voted_for: leader.voted_for,
+        // A core that was restarted has the vote that it was elected with, and does not lead.
+        elected: metrics.vote.committed && (leader.voted_for != me || metrics.state.is_leader()),
+        alive: metrics.running_state.is_ok(),
+    }
 }
 
 impl<M: Machine> GroupMember<M> {
     pub(super) fn new(me: ReplicaId, raft: Raft<M>, log: Arc<Log>, voted: Option<Term>, seed: u64) -> Self {
-        Self { me, raft, log, voted, seed }
+        let mut metrics = raft.metrics();
+        let standing = standing(&metrics.borrow_and_update(), me);
+        Self { me, raft, log, voted, seed, stood: Mutex::new(Stood { metrics, standing }) }
     }
 
     /// In the group's own randomness.
@@ -48,16 +79,7 @@ impl<M: Machine> Member for GroupMember<M> {
     }
 
     fn standing(&self) -> Standing {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let leader = &metrics.vote.leader_id;
-        Standing {
-            term: Term(leader.term),
-            voted_for: leader.voted_for,
-            // A core that was restarted has the vote that it was elected with, and does not lead.
-            elected: metrics.vote.committed && (leader.voted_for != self.me || metrics.state.is_leader()),
-            alive: metrics.running_state.is_ok(),
-        }
+        self.stood.lock().expect("no panic under the lock of how it stands").look(self.me)
     }
 
     fn voted(&self) -> Option<Term> {

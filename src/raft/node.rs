@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::lag::Lag;
-use super::liveness::{Ack, BEAT_EVERY, Beat, Due, LEASE, Liveness};
+use super::liveness::{Ack, BEAT_EVERY, Beat, Due, Footing, LEASE, Liveness};
 use super::transport::groups::{Asked, Groups, Member, Standing, Votes};
 use super::transport::{Peers, wire};
 use crate::flaws::{Flaw, Flaws};
@@ -40,6 +40,8 @@ struct Serving {
     told: BTreeMap<PartitionId, Term>,
     /// Groups that are claimed and not served: the others have not agreed yet, or not lately.
     pending: BTreeSet<PartitionId>,
+    /// What all of it was looked at on last.
+    footing: Option<Footing>,
 }
 
 /// This broker among the others.
@@ -153,15 +155,16 @@ impl Node {
             let liveness = self.liveness();
             (self.serving_now(&liveness, group), liveness.claims(group))
         };
-        if claims && serving.is_none() {
-            served.pending.insert(group);
-        } else {
-            served.pending.remove(&group);
-        }
+        let waits = claims && serving.is_none();
+        let waited = if waits { !served.pending.insert(group) } else { served.pending.remove(&group) };
         let before = match serving {
             Some(term) => served.told.insert(group, term),
             None => served.told.remove(&group),
         };
+        if before != serving || waited != waits {
+            // It may have been looked at on another footing than the rest.
+            served.footing = None;
+        }
         if before != serving
             && let Some(hook) = self.hook.get()
         {
@@ -169,9 +172,15 @@ impl Node {
         }
     }
 
+    /// Looks at all groups, unless nothing has changed that they hang on.
     fn refresh_all(&self) {
+        let footing = self.liveness().footing(self.now());
         let groups: BTreeSet<PartitionId> = {
-            let served = self.served();
+            let mut served = self.served();
+            if served.footing.as_ref() == Some(&footing) {
+                return;
+            }
+            served.footing = Some(footing);
             served.told.keys().chain(&served.pending).copied().collect()
         };
         groups.into_iter().for_each(|group| self.refresh(group));
@@ -481,16 +490,31 @@ impl Node {
                 self.liveness().withdraw(group);
             }
         }
-        let began = self.began();
-        let claimed: Vec<PartitionId> = {
-            let unclaimed: Vec<_> = {
-                let liveness = self.liveness();
-                began.keys().filter(|group| !liveness.claims(**group)).copied().collect()
-            };
-            unclaimed.into_iter().filter(|group| self.claim(&began, *group)).collect()
+        let mut began = self.began();
+        let unclaimed: Vec<PartitionId> = {
+            let liveness = self.liveness();
+            began.keys().filter(|group| !liveness.claims(**group)).copied().collect()
         };
+        let (mut claimed, mut over) = (Vec::new(), BTreeSet::new());
+        for group in unclaimed {
+            if self.claim(&began, group) {
+                claimed.push(group);
+            } else if self.cannot_lead(group, began[&group]) {
+                over.insert(group);
+            }
+        }
+        began.retain(|group, _| !over.contains(group));
         drop(began);
         claimed.into_iter().for_each(|group| self.refresh(group));
+    }
+
+    /// Whether the replica here does not lead its group in a term, and never will.
+    fn cannot_lead(&self, group: PartitionId, term: Term) -> bool {
+        self.groups.here(group).is_some_and(|member| {
+            let standing = member.standing();
+            let another = standing.elected && standing.voted_for != member.replica();
+            standing.term > term || (standing.term == term && another)
+        })
     }
 
     /// Where a broker of this cluster is known to be there is one of another: nothing that it says is taken, and people have to hear of it.

@@ -112,6 +112,14 @@ pub struct OrderedReceiver<T> {
     changes: Arc<Notify>,
 }
 
+impl<T> OrderedReceiver<T> {
+    /// Whether a value came, or the sender went, since [`OrderedReceiver::borrow_and_update`](openraft_rt::watch::WatchReceiver::borrow_and_update).
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.values.has_changed().unwrap_or(true)
+    }
+}
+
 impl<T> Clone for OrderedReceiver<T> {
     fn clone(&self) -> Self {
         Self { values: self.values.clone(), changes: Arc::clone(&self.changes) }

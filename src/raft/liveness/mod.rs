@@ -17,6 +17,7 @@
 mod claims;
 mod peer;
 mod relay;
+mod steady;
 #[cfg(test)]
 mod tests;
 
@@ -25,18 +26,19 @@ use std::time::Duration;
 
 use crate::ids::{BrokerId, PartitionId, Term};
 pub use claims::Claims;
-use peer::{Claim, Peer};
+use peer::Peer;
 use relay::Hearsay;
 pub use relay::{RELAY_EVERY, Relay};
+pub use steady::Footing;
 
 /// How often a beat is sent to each peer.
 pub const BEAT_EVERY: Duration = Duration::from_millis(100);
 /// A broker that was not heard for so long is suspected.
-pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
+pub const SUSPECT_AFTER: Duration = Duration::from_millis(410);
 /// How long a beat lets its sender serve reads, from when it was sent.
-pub const LEASE: Duration = Duration::from_millis(400);
+pub const LEASE: Duration = Duration::from_millis(350);
 /// How long whoever acks a beat grants no vote against its sender, from when it came.
-pub const PROMISE: Duration = Duration::from_millis(500);
+pub const PROMISE: Duration = Duration::from_millis(410);
 /// A voter stands for election again after so long, and up to half as much more, at first, and then after longer times; each of those that stand before it
 /// makes it wait as long again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -168,6 +170,8 @@ pub struct Liveness {
     hearsay: Hearsay,
     /// Groups that this broker leads in which voters are behind.
     behind: Lagging,
+    /// Counts changes of all that acks and leases hang on, but for the time and what peers answer.
+    changes: u64,
 }
 
 impl Liveness {
@@ -187,11 +191,13 @@ impl Liveness {
             led: BTreeMap::new(),
             hearsay: Hearsay::default(),
             behind: Vec::new(),
+            changes: 0,
         }
     }
 
     /// Another broker belongs to the cluster.
     pub fn add_peer(&mut self, broker: BrokerId, now: Duration) {
+        self.changes += 1;
         if broker != self.me {
             self.peers.entry(broker).or_insert_with(|| Peer::new(now)).is_gone = false;
         }
@@ -199,6 +205,7 @@ impl Liveness {
 
     /// It does not any more. What was promised to it holds all the same.
     pub fn remove_peer(&mut self, broker: BrokerId) {
+        self.changes += 1;
         if let Some(gone) = self.peers.get_mut(&broker) {
             gone.is_gone = true;
             self.changed.extend(gone.claims.keys());
@@ -207,6 +214,7 @@ impl Liveness {
 
     /// A group has a replica here, which has voted in `voted` last. It has no leader until one claims it.
     pub fn open(&mut self, group: PartitionId, voters: Vec<BTreeSet<BrokerId>>, voted: Option<Term>) {
+        self.changes += 1;
         let votes = voted.map(|term| Vote { term, candidate: self.me }).into_iter().collect();
         self.groups.insert(group, Group { voters, stands: None, votes });
         self.orphans.remove(&group);
@@ -215,6 +223,7 @@ impl Liveness {
 
     /// The group's voters are others now.
     pub fn set_voters(&mut self, group: PartitionId, voters: Vec<BTreeSet<BrokerId>>) {
+        self.changes += 1;
         if let Some(state) = self.groups.get_mut(&group) {
             state.voters = voters;
             self.changed.insert(group);
@@ -223,6 +232,7 @@ impl Liveness {
 
     /// The replica here is gone.
     pub fn close(&mut self, group: PartitionId) {
+        self.changes += 1;
         self.groups.remove(&group);
         self.orphans.remove(&group);
         self.withdraw(group);
@@ -242,6 +252,7 @@ impl Liveness {
     pub fn claim(&mut self, group: PartitionId, term: Term) {
         if self.groups.contains_key(&group) {
             note_led(&mut self.led, group, term);
+            self.changes += 1;
             self.claims.claim(group, term);
             self.changed.insert(group);
         }
@@ -249,6 +260,7 @@ impl Liveness {
 
     /// It does not lead it any more.
     pub fn withdraw(&mut self, group: PartitionId) {
+        self.changes += 1;
         self.claims.withdraw(group);
         self.changed.insert(group);
     }
@@ -298,6 +310,7 @@ impl Liveness {
         let peer = self.peers.get_mut(&from).filter(|peer| !peer.is_gone && peer.is_next(&beat))?;
         if peer.begins(&beat) {
             // What it led in its last life it must claim anew, and what it has missed it must be told.
+            self.changes += 1;
             self.changed.extend(peer.forget());
             let groups = &self.groups;
             // Every broker has the controller's state.
@@ -316,33 +329,17 @@ impl Liveness {
             relay.claimed.iter().for_each(|(group, term)| note_led(&mut self.led, *group, *term));
             self.hearsay.learn(relay, now);
         }
-        self.changed.extend(peer.learn(beat));
-        let mut refused = Vec::new();
-        let own = &self.claims;
-        for (group, claim) in &mut peer.claims {
-            let agrees = match (self.groups.get_mut(group), stands(*group)) {
-                (Some(state), Some((term, voted_for))) => {
-                    // What shows in how it stands needs no note any more.
-                    // One against a claim of this broker itself is kept until that is withdrawn.
-                    let claimed = own.get(*group).map(|(term, _)| term);
-                    state.votes.retain(|vote| vote.term > term || claimed.is_some_and(|claimed| vote.term > claimed));
-                    let follows = term < claim.term || (term == claim.term && voted_for == from);
-                    follows && state.voted().is_none_or(|voted| voted <= claim.term)
-                }
-                _ => false,
-            };
-            if !agrees {
-                refused.push(*group);
-            }
-            if claim.agree(agrees, now) {
-                self.changed.insert(*group);
-            }
-        }
+        let news = peer.learn(beat);
+        self.changes += u64::from(!news.is_empty());
+        self.changed.extend(news);
+        self.look(from, now, stands);
+        let peer = self.peers.get_mut(&from)?;
+        peer.answered = Some(now);
         if std::mem::take(&mut peer.suspected) {
             self.changed.extend(peer.claims.keys());
         }
-        let digest = peer::digest(&refused);
-        let refused = (digest != refusals).then_some(refused);
+        let digest = peer::digest(&peer.disagreed);
+        let refused = (digest != refusals).then(|| peer.disagreed.clone());
         let version = peer.version;
         let is_unheard = |(broker, peer): (&BrokerId, &Peer)| (!peer.is_gone && !peer.is_heard()).then_some(*broker);
         let unheard = self.peers.iter().filter_map(is_unheard).collect();
@@ -468,16 +465,14 @@ impl Liveness {
         if candidate != self.me && self.has_lease(group, now) {
             return Some("this broker leads the group");
         }
-        let binds = |peer: &Peer, claim: &Claim| (claim.agrees && peer.is_heard()) || claim.binds(now);
-        let leads = |(broker, peer): (&BrokerId, &Peer)| {
-            *broker != candidate && peer.claims.get(&group).is_some_and(|claim| binds(peer, claim))
-        };
+        let leads = |(broker, peer): (&BrokerId, &Peer)| *broker != candidate && peer.binds(group, now);
         self.peers.iter().any(leads).then_some("the group has a leader that this broker hears")
     }
 
     /// The replica here is about to vote in `term`, for itself or for another. From now on it agrees to no earlier leader's claim: an ack that counted for one
     /// while the vote makes another would let two serve.
     pub fn vote(&mut self, group: PartitionId, candidate: BrokerId, term: Term) {
+        self.changes += 1;
         let vote = Vote { term, candidate };
         if let Some(state) = self.groups.get_mut(&group)
             && !state.votes.contains(&vote)
@@ -488,6 +483,7 @@ impl Liveness {
 
     /// It did not vote for that one after all, and stands at an earlier term.
     pub fn did_not_vote(&mut self, group: PartitionId, candidate: BrokerId, term: Term) {
+        self.changes += 1;
         if let Some(state) = self.groups.get_mut(&group) {
             state.votes.retain(|vote| *vote != Vote { term, candidate });
         }
@@ -551,7 +547,7 @@ impl Liveness {
         if self.groups.get(&group).is_some_and(|state| state.is_alone(self.me)) {
             return now;
         }
-        let promised = self.peers.values().filter_map(|peer| peer.claims.get(&group)?.agreed);
+        let promised = self.peers.values().filter_map(|peer| peer.promised(group));
         let bound = promised.max().map_or(now, |promised| promised + PROMISE + TOGETHER);
         bound.max(self.started + PROMISE).max(now) + self.waits(group) + jitter(draw)
     }

@@ -15,22 +15,18 @@ pub(super) struct Claim {
     pub(super) term: Term,
     /// Whether the replica here follows it, as of the last beat.
     pub(super) agrees: bool,
-    /// When that was last told to the leader: a promise.
-    pub(super) agreed: Option<Duration>,
+    /// When the leader was told so last, if it is not told so any more: a promise all the same.
+    agreed: Option<Duration>,
 }
 
 impl Claim {
-    /// Takes down what the leader is told now; whether that is news.
-    pub(super) fn agree(&mut self, agrees: bool, now: Duration) -> bool {
-        if agrees {
-            self.agreed = Some(now);
+    /// Takes down what the leader is told from now on; whether that is news. `answered`: when it was told anything before.
+    pub(super) fn agree(&mut self, agrees: bool, answered: Option<Duration>) -> bool {
+        let agreed_before = std::mem::replace(&mut self.agrees, agrees);
+        if agreed_before && !agrees {
+            self.agreed = answered;
         }
-        std::mem::replace(&mut self.agrees, agrees) != agrees
-    }
-
-    /// Whether its leader may still count on what it was told.
-    pub(super) fn binds(&self, now: Duration) -> bool {
-        self.agreed.is_some_and(|agreed| now < agreed + PROMISE)
+        agreed_before != agrees
     }
 }
 
@@ -50,6 +46,11 @@ pub(super) struct Peer {
     /// What it claims, and up to which version.
     pub(super) claims: BTreeMap<PartitionId, Claim>,
     pub(super) version: u64,
+    /// When a beat of its was answered last: a promise about each claim that was agreed to.
+    pub(super) answered: Option<Duration>,
+    /// Which claims were not agreed to when that was looked at last: when, and what [`Liveness`](super::Liveness) had seen change until then.
+    pub(super) looked: Option<(Duration, u64)>,
+    pub(super) disagreed: Vec<PartitionId>,
     /// What it has acked of this broker's beats: when that was sent, which claims it knew, and those that it refused.
     acked_sent: Option<Duration>,
     pub(super) acked_version: u64,
@@ -76,6 +77,9 @@ impl Peer {
             heard: None,
             claims: BTreeMap::new(),
             version: 0,
+            answered: None,
+            looked: None,
+            disagreed: Vec::new(),
             acked_sent: None,
             acked_version: 0,
             refusals: 0,
@@ -107,7 +111,7 @@ impl Peer {
                 self.past.pop_front();
             }
         }
-        (self.sent, self.version) = (None, 0);
+        (self.sent, self.version, self.looked) = (None, 0, None);
         (self.acked_sent, self.acked_version, self.refusals) = (None, 0, 0);
         self.refused.clear();
         // Nobody serves what a dead process claimed: nothing is promised any more.
@@ -151,6 +155,18 @@ impl Peer {
         }
     }
 
+    /// When it was told last that it is followed in a group; none if it never was.
+    pub(super) fn promised(&self, group: PartitionId) -> Option<Duration> {
+        let claim = self.claims.get(&group)?;
+        if claim.agrees { self.answered } else { claim.agreed }
+    }
+
+    /// Whether a vote against it would break faith: it is heard and followed in a group, or may still count on what it was told.
+    pub(super) fn binds(&self, group: PartitionId, now: Duration) -> bool {
+        let is_followed = self.is_heard() && self.claims.get(&group).is_some_and(|claim| claim.agrees);
+        is_followed || self.promised(group).is_some_and(|promised| now < promised + PROMISE)
+    }
+
     /// Whether it lives, as far as this broker knows.
     pub(super) fn is_heard(&self) -> bool {
         self.heard.is_some() && !self.suspected && !self.is_gone
@@ -186,9 +202,17 @@ impl Peer {
 
     /// Whether its last ack lets this broker serve a group that it has claimed since a version.
     pub(super) fn gives_lease(&self, group: PartitionId, version: u64, now: Duration) -> bool {
+        self.is_fresh(now) && self.acked_version >= version && !self.refused.contains(&group)
+    }
+
+    /// Whether its last ack still counts.
+    fn is_fresh(&self, now: Duration) -> bool {
         self.acked_sent.is_some_and(|sent| now < sent + LEASE)
-            && self.acked_version >= version
-            && !self.refused.contains(&group)
+    }
+
+    /// All that [`Peer::gives_lease`] hangs on.
+    pub(super) fn gives(&self, now: Duration) -> (bool, u64, u64) {
+        (self.is_fresh(now), self.acked_version, self.refusals)
     }
 }
 

@@ -416,3 +416,86 @@ fn nobody_is_sent_to_a_leader_whose_connections_have_ended() {
     assert_eq!(three.brokers[1].told_leader(group(1), three.now), Some((BrokerId(1), Term(4))));
     assert!(three.elections().is_empty());
 }
+
+#[test]
+fn groups_that_rest_are_not_looked_at_with_each_beat() {
+    let mut three = Three::new();
+    for number in 0..100 {
+        three.open(group(number));
+        three.brokers[0].claim(group(number), Term(4));
+    }
+    three.run(ms(1000), &[0, 1, 2]);
+    let looked = std::cell::Cell::new(0);
+    let footing = |three: &Three| three.brokers[0].footing(three.now);
+    let before = footing(&three);
+    for _ in 0..50 {
+        three.now += BEAT_EVERY;
+        let beat = three.brokers[0].beat(BrokerId(2), three.now);
+        let stands = |_| {
+            looked.set(looked.get() + 1);
+            FOLLOWS
+        };
+        let ack = three.brokers[1].heard(BrokerId(1), beat, three.now, stands).unwrap();
+        three.brokers[0].acked(BrokerId(2), ack);
+        three.send(0, 2);
+    }
+    assert!(looked.get() <= 1000, "{} looks in 50 beats", looked.get());
+    assert_eq!(footing(&three), before, "its leases are what they were");
+    assert!(three.brokers[0].has_lease(group(7), three.now));
+}
+
+#[test]
+fn whatever_changes_a_lease_changes_what_it_stands_on() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    type Change = fn(&mut Three);
+    let changes: [(&str, Change); 8] = [
+        ("acks are old", |three| three.now += LEASE),
+        ("acks are new", |three| three.run(ms(300), &[0, 1, 2])),
+        ("a vote", |three| three.brokers[0].vote(group(1), BrokerId(2), Term(5))),
+        ("no vote", |three| three.brokers[0].did_not_vote(group(1), BrokerId(2), Term(5))),
+        ("others vote", |three| {
+            (1..3).for_each(|broker| three.brokers[broker].vote(group(1), BrokerId(2), Term(5)));
+            three.run(ms(100), &[0, 1, 2]);
+        }),
+        ("others' claims", |three| {
+            three.brokers[1].claim(group(1), Term(5));
+            three.run(ms(100), &[0, 1, 2]);
+        }),
+        ("withdrawn", |three| three.brokers[0].withdraw(group(1))),
+        ("voters", |three| three.brokers[0].set_voters(group(1), vec![BTreeSet::from([BrokerId(1)])])),
+    ];
+    let (mut footing, mut seen) = (three.brokers[0].footing(three.now), Vec::new());
+    for (what, change) in changes {
+        change(&mut three);
+        let now = three.brokers[0].footing(three.now);
+        assert_ne!(now, footing, "{what}");
+        footing = now;
+        seen.push(three.brokers[0].has_lease(group(1), three.now));
+    }
+    assert_eq!(seen[..5], [false, true, false, true, false]);
+}
+
+#[test]
+fn a_vote_is_seen_in_the_very_next_ack_and_what_was_promised_before_holds() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    assert!(three.brokers[0].has_lease(group(1), three.now));
+    let answered = three.now;
+    (1..3).for_each(|broker| three.brokers[broker].vote(group(1), BrokerId(2), Term(5)));
+    three.send_later(0, 1);
+    three.send_later(0, 2);
+    assert!(!three.brokers[0].has_lease(group(1), three.now));
+    let refused = |three: &Three, now| three.brokers[1].refuses(group(1), BrokerId(3), now).is_some();
+    assert!(refused(&three, answered + ms(300)));
+    assert!(!refused(&three, answered + PROMISE));
+    // It did not vote after all: it agrees again, and promises anew.
+    (1..3).for_each(|broker| three.brokers[broker].did_not_vote(group(1), BrokerId(2), Term(5)));
+    three.send_later(0, 1);
+    assert!(three.brokers[0].has_lease(group(1), three.now));
+    assert!(refused(&three, three.now + PROMISE - ms(1)));
+}
