@@ -23,8 +23,10 @@ const ORPHANS_EVERY: Duration = Duration::from_millis(10);
 
 /// A claim that has just been made is told at once, but beats are not sent more often than this.
 const BEAT_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Every so many beats it is looked at whether groups with one voter still work: nobody else would lead them.
-const ALONE_EVERY: u32 = 30;
+/// One of so many groups that are claimed is looked at with each beat, in turns: whether its replica still works and leads.
+const CLAIM_TURNS: u32 = 5;
+/// Every so many rounds of that those with one voter are looked at, too: nobody else would lead them.
+const ALONE_EVERY: u32 = 6;
 /// How often it is said that a broker of another cluster is there.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// Every so many beats it is looked at who is behind.
@@ -385,7 +387,7 @@ impl Node {
             if Instant::now() >= next_beat {
                 last_beat = Instant::now();
                 next_beat = last_beat + BEAT_EVERY;
-                self.check_claims(count.is_multiple_of(ALONE_EVERY));
+                self.check_claims(count);
                 self.refresh_all();
                 if count.is_multiple_of(LAG_EVERY) {
                     self.look_behind();
@@ -412,7 +414,7 @@ impl Node {
 
     /// Sees who is behind in groups with other voters, to tell the others.
     fn look_behind(&self) {
-        let led = self.liveness().claimed_of(false);
+        let led = self.liveness().claimed_of(false, 1, 0);
         let members: Vec<_> =
             led.into_iter().filter_map(|(group, _)| Some((group, self.groups.here(group)?))).collect();
         let behind = {
@@ -481,9 +483,10 @@ impl Node {
         }
     }
 
-    /// A claim says that its replica works and leads, at each beat anew. Nobody else would lead a group with one voter: those are looked at now and then.
-    fn check_claims(&self, alone: bool) {
-        let claimed = self.liveness().claimed_of(alone);
+    /// A claim says that its replica works and leads. Whoever has begun a term and leads in it by now claims its group.
+    fn check_claims(&self, count: u32) {
+        let alone = (count / CLAIM_TURNS).is_multiple_of(ALONE_EVERY);
+        let claimed = self.liveness().claimed_of(alone, CLAIM_TURNS, count % CLAIM_TURNS);
         for (group, term) in claimed {
             let stands = |member: Arc<dyn Member>| leads(&member.standing(), member.replica(), term);
             if !self.groups.here(group).is_some_and(stands) {

@@ -30,6 +30,11 @@ impl Claims {
         self.claimed.get(&group).copied()
     }
 
+    /// The groups that are claimed, each with its term.
+    pub fn iter(&self) -> impl Iterator<Item = (PartitionId, Term)> {
+        self.claimed.iter().map(|(group, (term, _))| (*group, *term))
+    }
+
     /// The groups that are claimed.
     pub fn groups(&self) -> impl Iterator<Item = PartitionId> {
         self.claimed.keys().copied()

@@ -370,12 +370,13 @@ impl Liveness {
         self.claims.since(0).1
     }
 
-    /// Those of them that have other voters; with `alone`, all.
+    /// One in `turns` of them, of those that have other voters; with `alone`, of all.
     #[must_use]
-    pub fn claimed_of(&self, alone: bool) -> Vec<(PartitionId, Term)> {
-        let mut claimed = self.claimed();
-        claimed.retain(|(group, _)| alone || !self.groups.get(group).is_some_and(|state| state.is_alone(self.me)));
-        claimed
+    pub fn claimed_of(&self, alone: bool, turns: u32, turn: u32) -> Vec<(PartitionId, Term)> {
+        let counts =
+            |group: &PartitionId| alone || !self.groups.get(group).is_some_and(|state| state.is_alone(self.me));
+        let taken = self.claims.iter().skip(turn as usize).step_by(turns as usize);
+        taken.filter(|(group, _)| counts(group)).collect()
     }
 
     /// Whether this broker claims a group.
