@@ -1,6 +1,6 @@
 //! One Raft group's replica on this broker, as its peers reach it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -34,14 +34,36 @@ pub(super) struct GroupMember<M: Machine> {
 struct Stood {
     metrics: OrderedReceiver<RaftMetrics<TypeConfig>>,
     standing: Standing,
+    last: Option<RaftIndex>,
+    /// If it leads: the other voters, and what each is known to hold.
+    held: Vec<(ReplicaId, Option<RaftIndex>)>,
 }
 
 impl Stood {
-    fn look(&mut self, me: ReplicaId) -> Standing {
+    fn new(mut metrics: OrderedReceiver<RaftMetrics<TypeConfig>>, me: ReplicaId) -> Self {
+        let standing = standing(&metrics.borrow_and_update(), me);
+        let mut stood = Self { metrics, standing, last: None, held: Vec::new() };
+        stood.update(me);
+        stood
+    }
+
+    fn look(&mut self, me: ReplicaId) -> &Self {
         if self.metrics.has_news() {
-            self.standing = standing(&self.metrics.borrow_and_update(), me);
+            self.update(me);
         }
-        self.standing
+        self
+    }
+
+    fn update(&mut self, me: ReplicaId) {
+        let metrics = self.metrics.borrow_and_update();
+        self.standing = standing(&metrics, me);
+        self.last = metrics.last_log_index.map(RaftIndex);
+        self.held.clear();
+        if let Some(held) = &metrics.replication {
+            let held = |replica| held.get(&replica).and_then(|id| id.as_ref().map(|id| RaftIndex(id.index())));
+            let voters = metrics.membership_config.membership().voter_ids().filter(|replica| *replica != me);
+            self.held.extend(voters.map(|replica| (replica, held(replica))));
+        }
     }
 }
 
@@ -58,9 +80,12 @@ fn standing(metrics: &RaftMetrics<TypeConfig>, me: ReplicaId) -> Standing {
 
 impl<M: Machine> GroupMember<M> {
     pub(super) fn new(me: ReplicaId, raft: Raft<M>, log: Arc<Log>, voted: Option<Term>, seed: u64) -> Self {
-        let mut metrics = raft.metrics();
-        let standing = standing(&metrics.borrow_and_update(), me);
-        Self { me, raft, log, voted, seed, stood: Mutex::new(Stood { metrics, standing }) }
+        let stood = Mutex::new(Stood::new(raft.metrics(), me));
+        Self { me, raft, log, voted, seed, stood }
+    }
+
+    fn stood(&self) -> MutexGuard<'_, Stood> {
+        self.stood.lock().expect("no panic under the lock of how it stands")
     }
 
     /// In the group's own randomness.
@@ -79,7 +104,7 @@ impl<M: Machine> Member for GroupMember<M> {
     }
 
     fn standing(&self) -> Standing {
-        self.stood.lock().expect("no panic under the lock of how it stands").look(self.me)
+        self.stood().look(self.me).standing
     }
 
     fn voted(&self) -> Option<Term> {
@@ -87,18 +112,12 @@ impl<M: Machine> Member for GroupMember<M> {
     }
 
     fn behind(&self, mark: Option<RaftIndex>) -> Behind {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let last = metrics.last_log_index.map(RaftIndex);
-        let Some(held) = &metrics.replication else { return Behind { last, voters: Vec::new() } };
+        let mut stood = self.stood();
+        let Stood { last, held, .. } = stood.look(self.me);
         let end = |last: Option<RaftIndex>| last.map_or(0, |last| last.0 + 1);
-        let lacks = |replica: ReplicaId| {
-            let held = held.get(&replica).and_then(|id| id.as_ref().map(|id| RaftIndex(id.index())));
-            let is_behind = replica != self.me && held < mark;
-            is_behind.then(|| (replica.broker, end(last).saturating_sub(end(held))))
-        };
-        let voters = metrics.membership_config.membership().voter_ids().filter_map(lacks).collect();
-        Behind { last, voters }
+        let behind = held.iter().filter(|(_, held)| *held < mark);
+        let voters = behind.map(|(replica, held)| (replica.broker, end(*last).saturating_sub(end(*held)))).collect();
+        Behind { last: *last, voters }
     }
 
     fn heartbeat(&self) -> BoxFuture<'_, ()> {
