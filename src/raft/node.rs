@@ -521,7 +521,8 @@ impl Node {
         match timeout(LEASE, call).await {
             Ok(Ok(reply)) => match wire::ack(&reply.into_inner()) {
                 Ok(ack) => {
-                    self.liveness().acked(to, ack);
+                    let reached = self.liveness().acked(to, ack);
+                    reached.into_iter().for_each(|group| self.act(Due::Heartbeat(group)));
                     // A leader that has just been elected serves from here on.
                     let pending = self.served().pending.clone();
                     pending.into_iter().for_each(|group| self.refresh(group));
