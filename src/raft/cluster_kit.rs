@@ -44,6 +44,8 @@ struct Wires {
     listeners: HashMap<String, mpsc::UnboundedSender<Connection>>,
     /// Pairs that cannot talk.
     cut: BTreeSet<(i32, i32)>,
+    /// Connections that were tried, and that nobody took, by whom and to whom.
+    refused: BTreeMap<(i32, i32), u32>,
     /// What carries each connection, by who talks.
     pumps: Vec<((i32, i32), AbortHandle)>,
 }
@@ -82,10 +84,11 @@ impl Network for Wire {
         Box::pin(async move {
             let mut wires = self.wires.lock().unwrap();
             let peer = broker_at(address);
-            if wires.cut.contains(&(self.me, peer)) {
+            let listener = wires.listeners.get(address).filter(|_| !wires.cut.contains(&(self.me, peer))).cloned();
+            let Some(listener) = listener else {
+                *wires.refused.entry((self.me, peer)).or_default() += 1;
                 return Err(refused());
-            }
-            let listener = wires.listeners.get(address).ok_or_else(refused)?.clone();
+            };
             let (here, there) = (tokio::io::duplex(PIPE_BYTES), tokio::io::duplex(PIPE_BYTES));
             let pairs = [(self.me, peer), (peer, self.me)];
             // What one writes is pumped to where the other reads, so that a cut can stop it in mid-air.
@@ -268,6 +271,23 @@ impl Cluster {
         let pairs = [(one, other), (other, one)];
         self.wires.lock().unwrap().cut.extend(pairs);
         self.hang_up(|pair| pairs.contains(&pair));
+    }
+
+    /// A broker's group is not open to the others any more: whoever had a session with it is refused.
+    pub(super) fn shut(&self, broker: i32) {
+        self.node(broker).close(ID);
+        self.hang_up(|(from, to)| from == broker || to == broker);
+    }
+
+    /// It is open again.
+    pub(super) fn open(&self, broker: i32) {
+        let group = self.group(broker);
+        self.node(broker).open(ID, group.member(), group.voters());
+    }
+
+    /// How often a broker has tried in vain to connect to another.
+    pub(super) fn refused(&self, from: i32, to: i32) -> u32 {
+        self.wires.lock().unwrap().refused.get(&(from, to)).copied().unwrap_or_default()
     }
 
     /// All can talk again.

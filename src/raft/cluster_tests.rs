@@ -55,6 +55,68 @@ async fn a_follower_that_was_away_is_sent_what_it_missed() {
     assert_eq!(cluster.entries(3), cluster.entries(1));
 }
 
+/// Longer than this nobody who can take something waits for it: some beats, and what a session takes to be opened.
+const SENT_WITHIN: Duration = Duration::from_millis(400);
+
+/// Broker 3 misses something in its absence, which begins and ends some time into the beats and into how long it is waited before it is tried again: how
+/// long it then lacks that, at most.
+async fn longest_wait(
+    cluster: &mut Cluster,
+    goes: impl AsyncFn(&mut Cluster),
+    comes: impl AsyncFn(&mut Cluster),
+) -> Duration {
+    let term = cluster.elect(1).await;
+    let (mut next, mut longest) = (0, Duration::ZERO);
+    for away in [50, 300, 730, 1_310, 2_000, 2_470, 3_090, 4_640, 5_210, 6_850] {
+        goes(cluster).await;
+        produce(cluster, 1, term, next..next + 3).await;
+        next += 3;
+        tokio::time::sleep(Duration::from_millis(away)).await;
+        comes(cluster).await;
+        let began = tokio::time::Instant::now();
+        all_have(cluster, &[1, 2, 3], next).await;
+        longest = longest.max(began.elapsed());
+        assert_eq!(cluster.leader(), Some((1, term)));
+    }
+    longest
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_opened_late_is_sent_at_once_what_it_lacks() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let waited = longest_wait(&mut cluster, async |it| it.shut(3), async |it| it.open(3)).await;
+    assert!(waited < SENT_WITHIN, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_has_started_again_is_sent_at_once_what_it_lacks() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let waited = longest_wait(&mut cluster, async |it| it.kill(3).await, async |it| it.boot(3).await).await;
+    assert!(waited < SENT_WITHIN, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_reached_again_is_sent_at_once_what_it_lacks() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let waited = longest_wait(&mut cluster, async |it| it.cut(1, 3), async |it| it.heal()).await;
+    assert!(waited < SENT_WITHIN, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_stays_away_is_not_tried_more_often_than_it_is_sent_beats() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let term = cluster.elect(1).await;
+    produce(&cluster, 1, term, 0..1).await;
+    cluster.kill(3).await;
+    for (tenth, next) in (1..=100u32).zip(1..) {
+        produce(&cluster, 1, term, next..next + 1).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // As many beats, and a group that waits longer and longer.
+        let tried = cluster.refused(1, 3);
+        assert!(tried <= tenth + tenth / 10 + 6, "{tried} times in {tenth} tenths of a second");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn when_a_leader_dies_another_goes_on_with_all_that_was_acknowledged() {
     let mut cluster = Cluster::start(3, 3).await;

@@ -121,7 +121,12 @@ impl<M: Machine> Member for GroupMember<M> {
     }
 
     fn heartbeat(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async { drop(Runtime::scope(self.seed, self.raft.trigger().heartbeat()).await) })
+        Box::pin(async {
+            let trigger = self.raft.trigger();
+            // A stopped core tells nobody anything.
+            let told = async { trigger.reset_backoff([]).await.and(trigger.heartbeat().await) };
+            drop(Runtime::scope(self.seed, told).await);
+        })
     }
 
     fn elect(&self) -> BoxFuture<'_, ()> {

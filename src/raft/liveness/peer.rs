@@ -30,6 +30,15 @@ impl Claim {
     }
 }
 
+/// What is new in an ack.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Whether it had not answered for longer than its acks count, or not at all in its present life.
+    pub(super) is_back: bool,
+    /// Groups that it refused before, and does not any more.
+    pub(super) agreed: Vec<PartitionId>,
+}
+
 /// Another broker.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -183,21 +192,27 @@ impl Peer {
         is_late && !std::mem::replace(&mut self.suspected, true)
     }
 
-    /// It has answered a beat.
-    pub(super) fn acked(&mut self, ack: Ack) {
+    /// It has answered a beat. What is new in that.
+    pub(super) fn acked(&mut self, ack: Ack) -> News {
         if self.acked_sent.is_some_and(|before| before > ack.sent) {
-            return;
+            return News::default();
         }
+        let is_back = self.acked_sent.is_none_or(|before| ack.sent >= before + LEASE);
+        let mut agreed = Vec::new();
         // One that it sent before its connections ended says nothing of its life.
         self.doubted = self.doubted.filter(|at| *at > ack.sent);
         self.unheard = ack.unheard;
         match ack.refused {
-            Some(refused) => self.refused = refused.into_iter().collect(),
+            Some(refused) => {
+                let before = std::mem::replace(&mut self.refused, refused.into_iter().collect());
+                agreed.extend(before.difference(&self.refused));
+            }
             // It refuses what it did before; if that is not known, nothing of the ack counts.
             None if ack.refusals == self.refusals => {}
-            None => return,
+            None => return News::default(),
         }
         (self.acked_sent, self.acked_version, self.refusals) = (Some(ack.sent), ack.version, ack.refusals);
+        News { is_back, agreed }
     }
 
     /// Whether its last ack lets this broker serve a group that it has claimed since a version.

@@ -499,3 +499,40 @@ fn a_vote_is_seen_in_the_very_next_ack_and_what_was_promised_before_holds() {
     assert!(three.brokers[0].has_lease(group(1), three.now));
     assert!(refused(&three, three.now + PROMISE - ms(1)));
 }
+
+#[test]
+fn a_follower_that_can_be_reached_again_is_reached_once() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.open(group(2));
+    three.brokers[0].claim(group(1), Term(4));
+    three.brokers[0].claim(group(2), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    let reached = |three: &mut Three| {
+        three.now += BEAT_EVERY;
+        let beat = three.brokers[0].beat(BrokerId(3), three.now);
+        let ack = three.brokers[2].heard(BrokerId(1), beat, three.now, |_| FOLLOWS).unwrap();
+        three.brokers[0].acked(BrokerId(3), ack)
+    };
+    assert_eq!(reached(&mut three), [], "it always was");
+    // A group that is opened.
+    three.brokers[2].close(group(2));
+    (0..3).for_each(|_| assert_eq!(reached(&mut three), [], "it is refused"));
+    let voters = vec![BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)])];
+    three.brokers[2].open(group(2), voters, None);
+    assert_eq!(reached(&mut three), [group(2)]);
+    assert_eq!(reached(&mut three), []);
+    // A broker that was away: what has not changed meanwhile needs nothing.
+    three.now += LEASE;
+    assert_eq!(reached(&mut three), []);
+    three.brokers[0].set_behind(vec![(group(1), vec![BrokerId(2), BrokerId(3)]), (group(2), vec![BrokerId(2)])]);
+    assert_eq!(reached(&mut three), [], "it was not away");
+    three.now += LEASE;
+    assert_eq!(reached(&mut three), [group(1)]);
+    assert_eq!(reached(&mut three), []);
+    // A group that is not led here any more.
+    three.brokers[2].close(group(2));
+    assert_eq!(reached(&mut three), []);
+    three.brokers[0].withdraw(group(2));
+    assert_eq!(reached(&mut three), []);
+}

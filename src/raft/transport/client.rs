@@ -158,7 +158,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
         let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
         let link = self.link()?;
-        let mut answers = session::run(link.session(), self.route(), stream::iter([rpc]));
+        let mut answers = session::run(self.route(), stream::iter([rpc]));
         let answer = tokio::time::timeout(option.soft_ttl(), futures::StreamExt::next(&mut answers)).await;
         match answer {
             Ok(Some(answer)) => Ok(match answer? {
@@ -179,11 +179,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let answers = match self.link() {
-            Ok(link) => session::run(link.session(), self.route(), input),
-            Err(why) => session::nowhere(why, input),
-        };
-        futures::future::ready(Ok(answers)).boxed()
+        futures::future::ready(Ok(session::run(self.route(), input))).boxed()
     }
 
     async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {

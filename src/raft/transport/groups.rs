@@ -48,7 +48,7 @@ pub trait Member: Send + Sync {
     fn voted(&self) -> Option<Term>;
     /// If it leads: who is not known to hold everything up to `mark`.
     fn behind(&self, mark: Option<RaftIndex>) -> Behind;
-    /// Lets its followers show that it still leads, and tells them what is committed.
+    /// Lets its followers show that it still leads, and tells them what is committed. Those that could not be reached are tried again at once.
     fn heartbeat(&self) -> BoxFuture<'_, ()>;
     /// Stands for election, if the others would elect it.
     fn elect(&self) -> BoxFuture<'_, ()>;

@@ -263,6 +263,11 @@ impl Session {
         self.number
     }
 
+    /// While nothing is asked: whether its stream has broken, or the peer has ended it, which is all that it says unasked.
+    pub(super) fn is_over(&self) -> bool {
+        self.replies.is_closed() || !self.replies.is_empty()
+    }
+
     /// The way it uses.
     pub(super) fn link(&self) -> &Link {
         &self.link

@@ -60,10 +60,11 @@ struct Sent {
 }
 
 struct State<S> {
-    session: Session,
+    /// On the peer's stream as it was when something was asked that the last one could not carry any more: a peer that comes is tried on a connection of now.
+    session: Option<Session>,
     requests: Option<S>,
     route: Route,
-    /// The target goes with the first frame.
+    /// The target goes with the first frame of a session.
     target: Option<Target>,
     /// Made, and waiting for its bytes to be allowed.
     next: Option<(AppendFrame, usize, Waiting)>,
@@ -82,14 +83,14 @@ enum Event {
 }
 
 /// Sends what `requests` yields to the target of `route` and yields what is answered.
-pub(super) fn run<'s, S>(session: Session, route: Route, requests: S) -> BoxStream<'s, Answer>
+pub(super) fn run<'s, S>(route: Route, requests: S) -> BoxStream<'s, Answer>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
 {
     let state = State {
-        session,
+        session: None,
         requests: Some(requests),
-        target: Some(route.target),
+        target: None,
         route,
         next: None,
         sent: VecDeque::new(),
@@ -102,16 +103,6 @@ where
         Some((answer, state))
     })
     .boxed()
-}
-
-/// A peer that no way leads to: every request is answered so, once it is made. openraft waits before it makes one to a peer that was away, and not before it
-/// opens a stream.
-pub(super) fn nowhere<'s, S>(why: Unreachable<TypeConfig>, mut requests: S) -> BoxStream<'s, Answer>
-where
-    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
-{
-    let answer = async move { requests.next().await.map(|_| Err(RPCError::Unreachable(why))) };
-    futures::stream::once(answer).filter_map(futures::future::ready).boxed()
 }
 
 impl<S> State<S>
@@ -141,13 +132,13 @@ where
                 }
                 Event::Reply(None) => return Some(self.end("the connection broke")),
                 Event::Silence => {
-                    self.session.give_up();
+                    self.session.iter().for_each(Session::give_up);
                     return Some(self.end("no answer"));
                 }
                 Event::Allowed(budget) => {
                     let (frame, bytes, _) = self.next.take().expect("it was waited for");
                     let budget = Arc::new(budget);
-                    if !self.session.send(frame, &budget) {
+                    if !self.session.as_ref().is_some_and(|session| session.send(frame, &budget)) {
                         return Some(self.end("the connection broke"));
                     }
                     self.sent.push_back(Sent { bytes, at: Instant::now(), _budget: budget });
@@ -156,12 +147,16 @@ where
                 Event::Request(None) => self.requests = None,
                 Event::Request(Some(request)) => {
                     let fills = self.route.fills(&request);
-                    let mut frame = wire::put_append(self.session.number(), request);
+                    if !self.is_on_its_way() {
+                        return Some(self.end("no address of it is known"));
+                    }
+                    let session = self.session.as_ref().expect("it is on its way");
+                    let mut frame = wire::put_append(session.number(), request);
                     frame.target = self.target.take().map(Into::into);
                     let bytes = wire::size_bytes(&frame);
                     let catches_up = self.sent_bytes + bytes > LIVE_BYTES_MAX;
                     let pace = fills.then(|| self.route.peers.pace().take(bytes));
-                    let budget = self.session.link().budget(bytes, catches_up);
+                    let budget = session.link().budget(bytes, catches_up);
                     let waiting = async move {
                         if let Some(turn) = pace {
                             turn.await;
@@ -172,6 +167,16 @@ where
                 }
             }
         }
+    }
+
+    /// Sees to a session that carries the next request: a new one if there is none, or if that ended while nothing was under way. Whether there is one.
+    fn is_on_its_way(&mut self) -> bool {
+        if self.sent.is_empty() && self.session.as_ref().is_none_or(Session::is_over) {
+            let link = self.route.peers.link(self.route.target.replica.broker);
+            self.session = link.map(|link| link.session());
+            self.target = Some(self.route.target);
+        }
+        self.session.is_some()
     }
 
     async fn event(&mut self) -> Event {
@@ -197,7 +202,12 @@ where
         // A stream that broke while nothing was asked is not worth a word: openraft waits before it makes a request to a peer that was not there,
         // and that wait is what keeps it from asking for ever.
         let is_asked = !sent.is_empty() || next.is_some();
-        let replies = &mut session.replies;
+        let reply = async {
+            match session {
+                Some(session) if is_asked => session.replies.recv().await,
+                _ => std::future::pending().await,
+            }
+        };
         let allowed = async {
             match next {
                 Some((_, _, waiting)) => waiting.await,
@@ -206,7 +216,7 @@ where
         };
         tokio::select! {
             biased;
-            reply = replies.recv(), if is_asked => Event::Reply(reply),
+            reply = reply => Event::Reply(reply),
             budget = allowed => Event::Allowed(budget),
             request = request => Event::Request(request),
             () = silence => Event::Silence,
@@ -215,7 +225,8 @@ where
 
     fn end(&mut self, why: &str) -> Answer {
         self.over = true;
-        let why = format!("broker {} at {}: {why}", self.session.link().broker().0, self.session.link().address());
+        let at = self.session.as_ref().map(|session| format!(" at {}", session.link().address()));
+        let why = format!("broker {}{}: {why}", self.route.target.replica.broker.0, at.unwrap_or_default());
         Err(RPCError::Unreachable(Unreachable::from_string(why)))
     }
 }

@@ -122,7 +122,7 @@ impl<'a> Play<'a> {
         let Some(scene) = self.story.get(self.scene) else { return self.room.ends() };
         if !self.is_set {
             // Whoever loses a second disk before the first one's replicas are filled has lost a majority.
-            // And whoever waits to be taken for another has nothing to do, nor has one that its leader tries to reach again only now and then.
+            // And whoever waits to be taken for another has nothing to do, nor has one that has just come and is not reached yet.
             let loses_a_disk = scene.acts.iter().any(|(_, act)| act.loses_a_disk());
             let needs_work = scene.acts.iter().any(|(_, act)| act.needs_work(!self.has_lost_a_disk));
             if (loses_a_disk || needs_work) && (self.began == Some(now) || replicas::compare(self.room).is_err()) {

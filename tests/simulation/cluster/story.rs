@@ -200,6 +200,9 @@ pub fn between(one: usize, other: usize, closed: Closed) -> [(Duration, Act); 2]
     [(Duration::ZERO, Act::Close(one, other, closed)), (Duration::ZERO, Act::Close(other, one, closed))]
 }
 
+/// A fault that lasts finds something to strike within this time: clients write every few tens of milliseconds.
+const STRIKES_WITHIN: Duration = Duration::from_millis(300);
+
 /// The kinds of faults that a run has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -326,6 +329,9 @@ fn scene(dice: &mut Dice, kind: Kind) -> Scene {
     }
     // From shorter than it takes to suspect anybody to longer than it takes to elect others.
     let lasts = if dice.one_in(3) { dice.ms(900, 1_400) } else { dice.ms(1_500, 5_000) };
+    // What ends as soon as it begins strikes nothing.
+    let last = acts.iter().map(|(begins, _)| *begins).max().unwrap_or_default();
+    let lasts = lasts.max(last + STRIKES_WITHIN);
     let rest = if dice.one_in(3) { dice.ms(1, 300) } else { dice.ms(1_000, 4_000) };
     Scene { casts: true, ..Scene::new(acts, lasts, rest) }
 }

@@ -141,6 +141,19 @@ fn failed_syncs_torn_writes_and_flipped_bits_lose_nothing_acknowledged() {
     stories(Kind::Disk, 2, 2, |_| {});
 }
 
+/// A scene that was over before its last fault had begun would say of that fault that it found nothing to strike.
+#[test]
+fn no_fault_is_over_before_it_can_strike() {
+    for kind in [Kind::SlowDisk, Kind::Disk, Kind::Full, Kind::Leaders, Kind::All, Kind::Any, Kind::Moves] {
+        for (seed, scene) in (0..500).flat_map(|seed| story(seed, kind, 3).into_iter().map(move |scene| (seed, scene)))
+        {
+            let last = scene.acts.iter().map(|(begins, _)| *begins).max().expect("something happens");
+            let strikes = scene.lasts.checked_sub(last);
+            assert!(strikes >= Some(Duration::from_millis(300)), "{kind:?}, seed {seed}: {scene:?}");
+        }
+    }
+}
+
 #[test]
 fn slow_disks_lose_nothing_acknowledged() {
     stories(Kind::SlowDisk, 1, 2, |_| {});

@@ -1,5 +1,7 @@
 //! This broker among the others: sends beats, hears those of its peers, and does what the failure detector says.
 
+mod votes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -13,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::lag::Lag;
 use super::liveness::{Ack, BEAT_EVERY, Beat, Due, Footing, LEASE, Liveness};
-use super::transport::groups::{Asked, Groups, Member, Standing, Votes};
+use super::transport::groups::{Groups, Member, Standing};
 use super::transport::{Peers, wire};
 use crate::flaws::{Flaw, Flaws};
 use crate::ids::{BrokerId, PartitionId, ReplicaId, Term};
@@ -548,7 +550,8 @@ impl Node {
         match timeout(LEASE, call).await {
             Ok(Ok(reply)) => match wire::ack(&reply.into_inner()) {
                 Ok(ack) => {
-                    self.liveness().acked(to, ack);
+                    let reached = self.liveness().acked(to, ack);
+                    reached.into_iter().for_each(|group| self.act(Due::Heartbeat(group)));
                     // A leader that has just been elected serves from here on.
                     let pending = self.served().pending.clone();
                     pending.into_iter().for_each(|group| self.refresh(group));
@@ -569,40 +572,4 @@ fn leads(standing: &Standing, me: ReplicaId, term: Term) -> bool {
 /// The brokers of replicas.
 fn brokers(voters: &[BTreeSet<ReplicaId>]) -> Vec<BTreeSet<BrokerId>> {
     voters.iter().map(|set| set.iter().map(|replica| replica.broker).collect()).collect()
-}
-
-impl Votes for Node {
-    fn may_stand(&self, group: PartitionId, term: Term, asked: Asked) -> bool {
-        let now = self.now();
-        let mut liveness = self.liveness();
-        let may = asked == Asked::Transfer || liveness.refuses(group, self.me, now).is_none();
-        if may && asked != Asked::PreVote {
-            liveness.vote(group, self.me, term);
-        }
-        may
-    }
-
-    fn may_vote(&self, group: PartitionId, candidate: ReplicaId, term: Term, asked: Asked) -> Result<(), &'static str> {
-        let now = self.now();
-        let mut liveness = self.liveness();
-        if asked != Asked::Transfer
-            && !self.flaws.has(Flaw::VoteDespitePromise)
-            && let Some(why) = liveness.refuses(group, candidate.broker, now)
-        {
-            return Err(why);
-        }
-        if asked != Asked::PreVote {
-            liveness.vote(group, candidate.broker, term);
-        }
-        Ok(())
-    }
-
-    fn votes(&self, group: PartitionId, replica: ReplicaId) -> bool {
-        let voters = self.voters.lock().expect("no panic under the lock of voters");
-        voters.get(&group).is_none_or(|voters| voters.contains(&replica))
-    }
-
-    fn did_not_vote(&self, group: PartitionId, candidate: ReplicaId, term: Term) {
-        self.liveness().did_not_vote(group, candidate.broker, term);
-    }
 }
