@@ -30,10 +30,13 @@ impl Claim {
     }
 }
 
+/// A peer that has left two beats unanswered, and answers again, is back: what was sent to it meanwhile may wait to be sent again.
+pub(super) const BACK_AFTER: Duration = Duration::from_millis(250);
+
 /// What is new in an ack.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    /// Whether it had not answered for longer than its acks count, or not at all in its present life.
+    /// Whether it had not answered for a while, or not at all in its present life or since its connections ended.
     pub(super) is_back: bool,
     /// Groups that it refused before, and does not any more.
     pub(super) agreed: Vec<PartitionId>,
@@ -197,7 +200,8 @@ impl Peer {
         if self.acked_sent.is_some_and(|before| before > ack.sent) {
             return News::default();
         }
-        let is_back = self.acked_sent.is_none_or(|before| ack.sent >= before + LEASE);
+        let is_back = self.acked_sent.is_none_or(|before| ack.sent >= before + BACK_AFTER)
+            || self.doubted.is_some_and(|at| at <= ack.sent);
         let mut agreed = Vec::new();
         // One that it sent before its connections ended says nothing of its life.
         self.doubted = self.doubted.filter(|at| *at > ack.sent);

@@ -523,11 +523,11 @@ fn a_follower_that_can_be_reached_again_is_reached_once() {
     assert_eq!(reached(&mut three), [group(2)]);
     assert_eq!(reached(&mut three), []);
     // A broker that was away: what has not changed meanwhile needs nothing.
-    three.now += LEASE;
+    three.now += peer::BACK_AFTER;
     assert_eq!(reached(&mut three), []);
     three.brokers[0].set_behind(vec![(group(1), vec![BrokerId(2), BrokerId(3)]), (group(2), vec![BrokerId(2)])]);
     assert_eq!(reached(&mut three), [], "it was not away");
-    three.now += LEASE;
+    three.now += peer::BACK_AFTER;
     assert_eq!(reached(&mut three), [group(1)]);
     assert_eq!(reached(&mut three), []);
     // A group that is not led here any more.
