@@ -15,7 +15,7 @@ use super::runtime::OrderedReceiver;
 use super::transport::Member;
 use super::transport::groups::{Answers, Behind, Standing};
 use super::types::{AppendRequest, RaftVote, Runtime, TypeConfig, raft_log_id};
-use crate::ids::{RaftIndex, ReplicaId, Term};
+use crate::ids::{BrokerId, RaftIndex, ReplicaId, Term};
 use crate::log::{Descriptor, Log, LogError};
 use crate::machine::Machine;
 use crate::net::BoxFuture;
@@ -118,6 +118,12 @@ impl<M: Machine> Member for GroupMember<M> {
         let behind = held.iter().filter(|(_, held)| *held < mark);
         let voters = behind.map(|(replica, held)| (replica.broker, end(*last).saturating_sub(end(*held)))).collect();
         Behind { last: *last, voters }
+    }
+
+    fn lacks(&self, broker: BrokerId) -> bool {
+        let mut stood = self.stood();
+        let Stood { last, held, .. } = stood.look(self.me);
+        held.iter().any(|(replica, held)| replica.broker == broker && held < last)
     }
 
     fn heartbeat(&self) -> BoxFuture<'_, ()> {

@@ -26,7 +26,8 @@ use std::time::Duration;
 
 use crate::ids::{BrokerId, PartitionId, Term};
 pub use claims::Claims;
-use peer::{News, Peer};
+use peer::Peer;
+pub use peer::Reached;
 use relay::Hearsay;
 pub use relay::{RELAY_EVERY, Relay};
 pub use steady::Footing;
@@ -346,18 +347,14 @@ impl Liveness {
         Some(Ack { to, sent, version, refusals: digest, refused, unheard })
     }
 
-    /// A peer has answered a beat. Groups that are led here and whose replica there could not be reached, and can be from now on: it has just been opened,
-    /// or its broker was away and the replica is behind.
-    pub fn acked(&mut self, by: BrokerId, ack: Ack) -> Vec<PartitionId> {
-        let Some(peer) = self.peers.get_mut(&by).filter(|_| ack.to == self.boot) else { return Vec::new() };
+    /// A peer has answered a beat.
+    pub fn acked(&mut self, by: BrokerId, ack: Ack) -> Reached {
+        let Some(peer) = self.peers.get_mut(&by).filter(|_| ack.to == self.boot) else { return Reached::default() };
         let version = ack.version;
-        let News { is_back, agreed } = peer.acked(ack);
+        let Reached { is_back, mut opened } = peer.acked(ack);
         // A claim that it does not know yet it has not agreed to.
-        let is_known = |group: &PartitionId| self.claims.get(*group).is_some_and(|(_, since)| since <= version);
-        let behind =
-            self.behind.iter().filter(|(_, brokers)| is_back && brokers.contains(&by)).map(|(group, _)| *group);
-        let reached: BTreeSet<PartitionId> = agreed.into_iter().filter(is_known).chain(behind).collect();
-        reached.into_iter().collect()
+        opened.retain(|group| self.claims.get(*group).is_some_and(|(_, since)| since <= version));
+        Reached { is_back, opened }
     }
 
     /// Whether some group has no leader: then there is more to do than at each beat.

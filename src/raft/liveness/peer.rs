@@ -33,13 +33,13 @@ impl Claim {
 /// A peer that has left two beats unanswered, and answers again, is back: what was sent to it meanwhile may wait to be sent again.
 pub(super) const BACK_AFTER: Duration = Duration::from_millis(250);
 
-/// What is new in an ack.
-#[derive(Debug, Default)]
-pub(super) struct News {
-    /// Whether it had not answered for a while, or not at all in its present life or since its connections ended.
-    pub(super) is_back: bool,
-    /// Groups that it refused before, and does not any more.
-    pub(super) agreed: Vec<PartitionId>,
+/// Who can be reached from now on, and could not before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Whether the peer had not answered for a while, or not at all in its present life or since its connections ended.
+    pub is_back: bool,
+    /// Groups that it refused before, and does not any more: their replica has just been opened there.
+    pub opened: Vec<PartitionId>,
 }
 
 /// Another broker.
@@ -196,27 +196,27 @@ impl Peer {
     }
 
     /// It has answered a beat. What is new in that.
-    pub(super) fn acked(&mut self, ack: Ack) -> News {
+    pub(super) fn acked(&mut self, ack: Ack) -> Reached {
         if self.acked_sent.is_some_and(|before| before > ack.sent) {
-            return News::default();
+            return Reached::default();
         }
         let is_back = self.acked_sent.is_none_or(|before| ack.sent >= before + BACK_AFTER)
             || self.doubted.is_some_and(|at| at <= ack.sent);
-        let mut agreed = Vec::new();
+        let mut opened = Vec::new();
         // One that it sent before its connections ended says nothing of its life.
         self.doubted = self.doubted.filter(|at| *at > ack.sent);
         self.unheard = ack.unheard;
         match ack.refused {
             Some(refused) => {
                 let before = std::mem::replace(&mut self.refused, refused.into_iter().collect());
-                agreed.extend(before.difference(&self.refused));
+                opened.extend(before.difference(&self.refused));
             }
             // It refuses what it did before; if that is not known, nothing of the ack counts.
             None if ack.refusals == self.refusals => {}
-            None => return News::default(),
+            None => return Reached::default(),
         }
         (self.acked_sent, self.acked_version, self.refusals) = (Some(ack.sent), ack.version, ack.refusals);
-        News { is_back, agreed }
+        Reached { is_back, opened }
     }
 
     /// Whether its last ack lets this broker serve a group that it has claimed since a version.

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::lag::Lag;
-use super::liveness::{Ack, BEAT_EVERY, Beat, Due, Footing, LEASE, Liveness};
+use super::liveness::{Ack, BEAT_EVERY, Beat, Due, Footing, LEASE, Liveness, Reached};
 use super::transport::groups::{Groups, Member, Standing};
 use super::transport::{Peers, wire};
 use crate::flaws::{Flaw, Flaws};
@@ -538,6 +538,17 @@ impl Node {
         }
     }
 
+    /// Sends a peer that can be reached again what its replicas lack, of the groups that are led here.
+    fn reach(&self, peer: BrokerId, reached: Reached) {
+        let mut groups: BTreeSet<PartitionId> = reached.opened.into_iter().collect();
+        if reached.is_back {
+            let led = self.liveness().claimed_of(false, 1, 0);
+            let lacks = |group: &PartitionId| self.groups.here(*group).is_some_and(|member| member.lacks(peer));
+            groups.extend(led.into_iter().map(|(group, _)| group).filter(lacks));
+        }
+        groups.into_iter().for_each(|group| self.act(Due::Heartbeat(group)));
+    }
+
     async fn beat(self: Arc<Self>, to: BrokerId) {
         let Some(link) = self.peers.link(to) else { return };
         let beat = {
@@ -551,7 +562,7 @@ impl Node {
             Ok(Ok(reply)) => match wire::ack(&reply.into_inner()) {
                 Ok(ack) => {
                     let reached = self.liveness().acked(to, ack);
-                    reached.into_iter().for_each(|group| self.act(Due::Heartbeat(group)));
+                    self.reach(to, reached);
                     // A leader that has just been elected serves from here on.
                     let pending = self.served().pending.clone();
                     pending.into_iter().for_each(|group| self.refresh(group));

@@ -48,6 +48,8 @@ pub trait Member: Send + Sync {
     fn voted(&self) -> Option<Term>;
     /// If it leads: who is not known to hold everything up to `mark`.
     fn behind(&self, mark: Option<RaftIndex>) -> Behind;
+    /// If it leads: whether a voter on that broker is not known to hold all that this one has.
+    fn lacks(&self, broker: BrokerId) -> bool;
     /// Lets its followers show that it still leads, and tells them what is committed. Those that could not be reached are tried again at once.
     fn heartbeat(&self) -> BoxFuture<'_, ()>;
     /// Stands for election, if the others would elect it.
