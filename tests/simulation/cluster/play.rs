@@ -7,7 +7,7 @@ use ottla::log::disk::Disk;
 
 use super::replicas::{self, Leaders};
 use super::room::{CLIENTS, LATENCY_MAX, Room, Struck, host};
-use super::story::{Act, BROKERS, Cast, Closed, Scene};
+use super::story::{Act, BROKERS, Cast, Closed, LEADER, Scene};
 use crate::draw;
 use crate::world::{Deed, End, Fault};
 
@@ -145,8 +145,8 @@ impl<'a> Play<'a> {
         while let Some((at, act)) = scene.acts.get(self.begun)
             && *at <= into
         {
+            let Some(act) = self.played(act) else { break };
             self.begun += 1;
-            let act = self.cast.map_or_else(|| act.clone(), |cast| act.cast(cast));
             self.begin(sim, &act, now);
         }
         self.flap(sim, into);
@@ -180,6 +180,21 @@ impl<'a> Play<'a> {
         }
         self.cast = Some(Cast::new(leader, self.cast));
         true
+    }
+
+    /// A fault, with those who play it. One of whoever leads waits while nobody does: the one that led when the scene began may have lost its followers.
+    fn played(&self, act: &Act) -> Option<Act> {
+        let cast = self.cast.map_or_else(|| act.clone(), |cast| act.cast(cast));
+        let (Act::Cores(meant) | Act::Transfer(meant, _), Act::Cores(who) | Act::Transfer(who, _)) = (act, &cast)
+        else {
+            return Some(cast);
+        };
+        let leaders = replicas::leaders(self.room);
+        if *meant != LEADER || leaders.values().any(|(_, leader)| leader == who) {
+            return Some(cast);
+        }
+        let leader = replicas::leader_of_first(self.room).filter(|leader| !self.states[*leader].is_down)?;
+        Some(act.cast(Cast::new(leader, self.cast)))
     }
 
     /// Crashes the hosts of brokers whose lives have ended.
