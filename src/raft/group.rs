@@ -14,6 +14,7 @@ use openraft::{Config, Instant, ReadPolicy, SnapshotPolicy};
 
 use super::applier::{Applier, ApplierConfig, Observer, Snapshots};
 use super::flusher::{Flusher, LogFlusher};
+use super::liveness::CORE_LEASE;
 use super::log_store::LogStore;
 use super::member::GroupMember;
 use super::node::Node;
@@ -32,7 +33,7 @@ pub(super) type Raft<M> = openraft::Raft<TypeConfig, Applier<M>>;
 const CORE_QUEUE: u64 = 1024;
 
 /// A leader that was not acked by a majority for so long asks before it proposes: well before openraft would refuse.
-const RENEW_AFTER: Duration = Duration::from_millis(250);
+const RENEW_AFTER: Duration = Duration::from_millis(200);
 
 /// What a group is started with.
 pub struct GroupConfig<M: Machine> {
@@ -174,7 +175,7 @@ fn raft_config(id: PartitionId, flaws: Flaws) -> Config {
         heartbeat_interval: 200,
         election_timeout_min: 250,
         // Also for how long after each request of a leader its followers refuse to elect another.
-        election_timeout_max: 350,
+        election_timeout_max: u64::try_from(CORE_LEASE.as_millis()).expect("a constant fits"),
         heartbeat_min_interval: Some(0),
         quorum_loss_probe_interval: None,
         enable_tick: false,

@@ -40,7 +40,9 @@ pub const SUSPECT_AFTER: Duration = Duration::from_millis(410);
 pub const LEASE: Duration = Duration::from_millis(350);
 /// How long whoever acks a beat grants no vote against its sender, from when it came.
 pub const PROMISE: Duration = Duration::from_millis(410);
-/// A voter stands for election again after so long, and up to half as much more, at first, and then after longer times; each of those that stand before it
+/// For how long after each request of a leader its followers' cores refuse to elect another, whatever the failure detector says.
+pub const CORE_LEASE: Duration = Duration::from_millis(260);
+/// A voter stands for election again after so long, and up to half as much more, twice, and then after longer times; each of those that stand before it
 /// makes it wait as long again.
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_DOUBLINGS_MAX: u32 = 4;
@@ -312,6 +314,7 @@ impl Liveness {
         if peer.begins(&beat) {
             // What it led in its last life it must claim anew, and what it has missed it must be told.
             self.changes += 1;
+            peer.ended = peer.doubted.or(peer.heard);
             self.changed.extend(peer.forget());
             let groups = &self.groups;
             // Every broker has the controller's state.
@@ -532,7 +535,7 @@ impl Liveness {
         standing.sort_unstable();
         for (_, times, group) in standing.into_iter().take(STANDS_AT_ONCE) {
             out.push(Due::Elect(group));
-            let wait = RETRY * 2u32.pow(times.min(RETRY_DOUBLINGS_MAX));
+            let wait = RETRY * 2u32.pow(times.saturating_sub(1).min(RETRY_DOUBLINGS_MAX));
             let again = now + wait + self.waits(group) + jitter(draw);
             self.groups.get_mut(&group).expect("it is an orphan").stands = Some((again, times + 1));
         }
@@ -554,6 +557,9 @@ impl Liveness {
         }
         let promised = self.peers.values().filter_map(|peer| peer.promised(group));
         let bound = promised.max().map_or(now, |promised| promised + PROMISE + TOGETHER);
+        // Nothing is promised to a life that is over, but the cores do not know that it is.
+        let ended = self.peers.values().filter_map(|peer| peer.ended).max();
+        let bound = ended.map_or(bound, |ended| bound.max(ended + CORE_LEASE + TOGETHER));
         bound.max(self.started + PROMISE).max(now) + self.waits(group) + jitter(draw)
     }
 }

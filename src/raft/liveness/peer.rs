@@ -50,6 +50,8 @@ pub(super) struct Peer {
     /// Whether it has left the cluster.
     pub(super) is_gone: bool,
     pub(super) boot: Option<u64>,
+    /// When its last life ended, or was heard last.
+    pub(super) ended: Option<Duration>,
     /// Lives that are over.
     past: VecDeque<u64>,
     /// When its last beat was sent, by its clock, and came, by this broker's.
@@ -84,6 +86,7 @@ impl Peer {
             since,
             is_gone: false,
             boot: None,
+            ended: None,
             past: VecDeque::new(),
             sent: None,
             heard: None,

@@ -538,3 +538,25 @@ fn a_follower_that_can_be_reached_again_is_reached_once() {
     three.brokers[0].withdraw(group(2));
     assert_eq!(reached(&mut three), nothing);
 }
+
+#[test]
+fn a_leader_that_starts_again_at_once_is_replaced_as_soon_as_the_cores_elect_another() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    let died = three.now;
+    (1..3).for_each(|broker| assert!(three.brokers[broker].doubt(BrokerId(1), died)));
+    three.run(ms(100), &[1, 2]);
+    three.brokers[0] = three.born(0, 2);
+    let voters = vec![BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)])];
+    three.brokers[0].open(group(1), voters, None);
+    let mut first = None;
+    while first.is_none() {
+        three.run(ms(10), &[0, 1, 2]);
+        first = three.elections().first().map(|_| three.now - died);
+    }
+    let first = first.unwrap();
+    assert!(first >= CORE_LEASE && first <= CORE_LEASE + RETRY * 2, "{first:?}");
+    assert!(first < PROMISE + RETRY, "nobody waits for what was promised to the last life: {first:?}");
+}
