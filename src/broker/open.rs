@@ -14,7 +14,7 @@ use crate::flaws::Flaw;
 use crate::ids::{Incarnation, PartitionId, RaftIndex, ReplicaId};
 use crate::log::disk::{Disk, Lane, Open};
 use crate::log::journal::Journal;
-use crate::log::{Log, LogConfig, OpenAfter, Recovered};
+use crate::log::{Log, LogConfig, LogError, OpenAfter, Recovered};
 use crate::machine::Machine;
 use crate::machine::controller::brokers::FOUNDER;
 use crate::machine::controller::names::OFFSETS_TOPIC;
@@ -61,6 +61,15 @@ struct Opened<M> {
     recovered: Recovered,
 }
 
+/// Why a log was not opened.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("restore the machine: {0}")]
+    Machine(String),
+}
+
 /// Recovers a log and restores the machine of its newest descriptor. Blocks.
 fn open_log<M: Machine>(
     disk: Arc<dyn Disk>,
@@ -69,12 +78,11 @@ fn open_log<M: Machine>(
     config: LogConfig,
     clean: bool,
     fresh: impl FnOnce() -> M,
-) -> Result<Opened<M>, String> {
-    let (log, recovered) =
-        Log::open(disk, journal, id, config, OpenAfter { clean }).map_err(|error| error.to_string())?;
+) -> Result<Opened<M>, Unreadable> {
+    let (log, recovered) = Log::open(disk, journal, id, config, OpenAfter { clean })?;
     report(id, &recovered);
     let machine = match &recovered.descriptor {
-        Some(descriptor) => M::restore(&descriptor.machine).map_err(|error| format!("restore the machine: {error}"))?,
+        Some(descriptor) => M::restore(&descriptor.machine).map_err(|error| Unreadable::Machine(error.to_string()))?,
         None => fresh(),
     };
     Ok(Opened { log: Arc::new(log), machine: Arc::new(Mutex::new(machine)), recovered })
@@ -122,7 +130,7 @@ pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, B
         open_log(disk, for_log, PartitionId::CONTROLLER, log_config, clean, Controller::default)
     })
     .await?
-    .map_err(BrokerError::Controller)?;
+    .map_err(|error| BrokerError::Controller(error.to_string()))?;
     if opened.recovered.forgotten {
         let reason = "its log ends before its durable checkpoint: something was lost; run `ottla repair`";
         return Err(BrokerError::Controller(reason.to_owned()));
@@ -341,6 +349,15 @@ impl Inner {
         self.spawn(self.coordinators.start(replica, Arc::clone(&self.env.clock), limits, topics));
     }
 
+    /// Of a failed sync nothing is known that it was to make durable, and the names of other partitions are in the same directories: that is not for this
+    /// partition alone.
+    fn unreadable(&self, id: PartitionId, error: &Unreadable) -> NotOpened {
+        if let Unreadable::Log(LogError::Sync(_)) = error {
+            self.flusher.die(format!("open partition {id}: {error}"));
+        }
+        NotOpened::Offline(error.to_string())
+    }
+
     async fn try_open(&self, id: PartitionId, wanted: &Wanted) -> Result<Arc<Replica>, NotOpened> {
         let (disk, journal, clean) = (Arc::clone(&self.env.disk), Arc::clone(&self.journal), self.clean);
         let config = log_config(&wanted.config);
@@ -354,7 +371,8 @@ impl Inner {
             open_log(disk, journal, id, config, clean, fresh)
         };
         let opened = on_disk(&self.env.disk, Lane::Read, work).await;
-        let opened = opened.map_err(|error| NotOpened::Offline(error.to_string()))?.map_err(NotOpened::Offline)?;
+        let opened = opened.map_err(|error| NotOpened::Offline(error.to_string()))?;
+        let opened = opened.map_err(|error| self.unreadable(id, &error))?;
         if opened.recovered.forgotten && !self.env.flaws.has(Flaw::ForgottenVotes) {
             return Err(NotOpened::Forgotten);
         }

@@ -40,6 +40,9 @@ pub enum LogError {
     /// The disk failed.
     #[error(transparent)]
     Io(io::Error),
+    /// A sync failed. Later ones may succeed without having made durable what this one was to: the process must stop.
+    #[error("sync: {0}")]
+    Sync(io::Error),
     /// An entry does not have the next index. A bug of the caller; nothing was written.
     #[error("entry {found} does not follow, the next index is {expected}")]
     Gap {

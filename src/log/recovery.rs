@@ -77,12 +77,12 @@ impl Log {
         }
         if !existed || !how.clean {
             for parent in parents(id) {
-                disk.sync_dir(&parent)?;
+                disk.sync_dir(&parent).map_err(LogError::Sync)?;
             }
         }
         if existed && !how.clean {
             // Before anything is removed because of a file that supersedes it: after kill -9 that one's name may be in memory only.
-            disk.sync_dir(&dir)?;
+            disk.sync_dir(&dir).map_err(LogError::Sync)?;
         }
         let mut group = journal.group(id);
         if let Some(cut) = group.cut().filter(|cut| group.purged != Some(*cut)) {
@@ -120,7 +120,7 @@ impl Recovery {
             names_changed = files.remove_indexes(self.disk.as_ref(), &self.dir, first)?;
             for file in &files.live[first..] {
                 // Synced first: what stays in memory only would be gone after the next power cut, acknowledged or not.
-                file.file.sync()?;
+                file.file.sync().map_err(LogError::Sync)?;
                 file.file.evict()?;
             }
         }
@@ -139,7 +139,7 @@ impl Recovery {
             files.clear(self.disk.as_ref(), &self.dir)?;
         }
         if names_changed || files.changed || recovered.cut.is_some() {
-            self.disk.sync_dir(&self.dir)?;
+            self.disk.sync_dir(&self.dir).map_err(LogError::Sync)?;
         }
         self.finish(files, first, outcome, recovered)
     }
@@ -153,7 +153,7 @@ impl Recovery {
             return Ok(None);
         }
         let bytes = files.put_aside(self.disk.as_ref(), &self.dir, 0)?;
-        self.disk.sync_dir(&self.dir)?;
+        self.disk.sync_dir(&self.dir).map_err(LogError::Sync)?;
         let kept_as = Some(path(&self.dir, name, CUT));
         Ok(Some(CutReport { path: path(&self.dir, name, LOG), position: 0, bytes, fault: Fault::Missing, kept_as }))
     }
@@ -207,7 +207,7 @@ impl Recovery {
                 }
             }
             file.file.set_len(end)?;
-            file.file.sync()?;
+            file.file.sync().map_err(LogError::Sync)?;
         }
         if let (Some(fault), true) = (outcome.cut, ends < files.live.len()) {
             let name = files.live[ends].name;

@@ -234,3 +234,24 @@ fn what_a_recovery_puts_aside_is_not_removed_for_older_cuts_with_higher_names() 
     assert!(kit.disk.open(&kept, disk::Open::ReadOnly).is_ok(), "{kept} is kept");
     assert_eq!(kit.files(".cut").len(), 5);
 }
+
+/// Whoever opens a log goes by what this says whether the process may go on.
+#[test]
+fn each_sync_of_a_recovery_that_fails_is_told_as_one() {
+    for nth in 0.. {
+        let kit = filled(&[1; 5]);
+        let disk = kit.disk.crash_process();
+        let journal = journal::Journal::open(Arc::new(disk.clone())).expect("a whole journal");
+        let before = disk.counters().syncs;
+        disk.fail_sync_at(before + nth);
+        let config = LogConfig { segment_bytes: SEGMENT_BYTES };
+        let opened = Log::open(Arc::new(disk.clone()), journal, PARTITION, config, OpenAfter { clean: false });
+        match opened {
+            Ok(_) => {
+                assert!(disk.counters().syncs == before + nth && nth >= 5, "only {nth} syncs");
+                return;
+            }
+            Err(error) => assert!(matches!(error, LogError::Sync(_)), "sync {nth}: {error}"),
+        }
+    }
+}

@@ -185,6 +185,11 @@ impl<'a> Play<'a> {
     /// A fault, with those who play it. One of whoever leads waits while nobody does: the one that led when the scene began may have lost its followers.
     fn played(&self, act: &Act) -> Option<Act> {
         let cast = self.cast.map_or_else(|| act.clone(), |cast| act.cast(cast));
+        // A broker does not start on a disk without room, and says so.
+        let starts = |broker: usize| !self.states[broker].is_down && self.room.brokers[broker].running().is_none();
+        if matches!(cast, Act::Full(_)) && (0..BROKERS).any(starts) {
+            return None;
+        }
         let (Act::Cores(meant) | Act::Transfer(meant, _), Act::Cores(who) | Act::Transfer(who, _)) = (act, &cast)
         else {
             return Some(cast);

@@ -226,6 +226,12 @@ fn any_1795332505_a_sync_of_the_journal_fails() {
     seed(Kind::Any, 1_795_332_505);
 }
 
+/// A sync failed while a partition was opened: the broker took only that one for broken, and went on.
+#[test]
+fn any_233_a_sync_fails_while_a_partition_is_opened() {
+    seed(Kind::Any, 233);
+}
+
 /// The controller's leader did not answer a broker that came back after a power cut.
 #[test]
 fn all_faults_40_a_broker_comes_back_from_a_power_cut() {
