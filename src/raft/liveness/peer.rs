@@ -36,7 +36,7 @@ pub(super) const BACK_AFTER: Duration = Duration::from_millis(250);
 /// Who can be reached from now on, and could not before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
-    /// Whether the peer had not answered for a while, or not at all in its present life or since its connections ended.
+    /// Whether the peer had not answered for a while, or not at all in its present life.
     pub is_back: bool,
     /// Groups that it refused before, and does not any more: their replica has just been opened there.
     pub opened: Vec<PartitionId>,
@@ -203,8 +203,7 @@ impl Peer {
         if self.acked_sent.is_some_and(|before| before > ack.sent) {
             return Reached::default();
         }
-        let is_back = self.acked_sent.is_none_or(|before| ack.sent >= before + BACK_AFTER)
-            || self.doubted.is_some_and(|at| at <= ack.sent);
+        let is_back = self.acked_sent.is_none_or(|before| ack.sent >= before + BACK_AFTER);
         let mut opened = Vec::new();
         // One that it sent before its connections ended says nothing of its life.
         self.doubted = self.doubted.filter(|at| *at > ack.sent);
