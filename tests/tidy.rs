@@ -82,7 +82,7 @@ const SPAWN_PLACES: &[(&str, &str)] = &[
     ("broker.rs", "the listener's handle is kept and awaited by Broker::stop"),
     ("broker/cluster.rs", "the port for other brokers is kept, and aborted with it"),
     ("raft/cluster_kit.rs", "tests: aborted with the broker that they play"),
-    ("raft/node.rs", "one call into a group's core, which ends with the core"),
+    ("raft/node/mod.rs", "one call into a group's core, which ends with the core"),
     ("raft/transport/link.rs", "carries a stream, and is aborted with it"),
     ("raft/transport/service.rs", "ends with the peer's stream or the answer of the group's core"),
     (
@@ -266,7 +266,7 @@ fn a_planted_flaw_is_found() {
     assert_eq!(planted_flaws(&Source::new("cli/serve.rs", bad)).len(), 1);
     assert!(planted_flaws(&Source::new("cli/serve.rs", "flaws: Flaws::NONE")).is_empty());
     let test = "fn f() {}\n#[cfg(test)]\nmod tests { fn g() { Flaws::plant(Flaw::AckBeforeSync); } }";
-    assert!(planted_flaws(&Source::new("raft/node.rs", test)).is_empty(), "tests may");
+    assert!(planted_flaws(&Source::new("raft/node/mod.rs", test)).is_empty(), "tests may");
 }
 
 /// A `select!` that polls at random would make a simulation's trace differ from its seed.

@@ -16,6 +16,7 @@ pub mod position;
 pub mod produce;
 pub mod repair;
 pub mod serve;
+pub mod stopped;
 pub mod topic;
 
 use std::ffi::OsString;

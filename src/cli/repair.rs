@@ -1,18 +1,14 @@
 //! `ottla repair`: damage in a data directory, found and taken out, while no broker runs.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::json;
 
 use super::Exit;
-use super::config::{environment, load};
 use super::connect::{Failure, Format, end, print_json, print_table, print_text};
+use super::stopped;
 use crate::broker::repair::{Damaged, RepairError, Report, Wanted, repair};
-use crate::config::Flag;
 use crate::log::Hole;
-use crate::log::disk::Disk;
-use crate::log::mmap::{MmapDisk, MmapOptions};
 
 /// Find damage in a data directory, and take it out.
 ///
@@ -49,26 +45,9 @@ pub struct Args {
 /// Runs `ottla repair`.
 #[must_use]
 pub fn run(args: &Args) -> Exit {
-    let flag = |value: &String| Flag { name: "--data-dir", key: "broker.data_dir", value: value.clone() };
-    let config = match load(args.config.as_deref(), environment(), args.data_dir.iter().map(flag).collect()) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("{error}");
-            return Exit::Usage;
-        }
-    };
-    let directory = config.broker.data_dir;
-    if !directory.join("topics").is_dir() {
-        // To open it would create it.
-        eprintln!("ottla: {} is no data directory: it has no topics/", directory.display());
-        return Exit::Failed;
-    }
-    let disk: Arc<dyn Disk> = match MmapDisk::open(directory.clone(), MmapOptions::default()) {
-        Ok(disk) => Arc::new(disk),
-        Err(error) => {
-            eprintln!("ottla: open {}: {error}", directory.display());
-            return Exit::Failed;
-        }
+    let disk = match stopped::open(args.config.as_deref(), args.data_dir.as_deref()) {
+        Ok(disk) => disk,
+        Err(exit) => return exit,
     };
     let wanted = Wanted { topic: args.topic.clone(), partition: args.partition, apply: args.apply };
     match repair(&disk, &wanted) {

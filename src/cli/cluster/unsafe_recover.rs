@@ -1,22 +1,18 @@
 //! `ottla cluster unsafe-recover`: what is left of a cluster goes on without its majority, by an operator's word.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::json;
 
 use super::super::Exit;
 use super::super::client::{Client, ClientError};
-use super::super::config::{environment, load};
 use super::super::connect::{self, Connect, Failure, Format, end, print_json, print_table, print_text};
+use super::super::stopped;
 use super::drain::{BROKER_RESOURCE, SET};
 use super::health::Partition;
 use super::status::look;
 use crate::broker::unsafe_recover::{Named, Plan, unsafe_recover};
-use crate::config::Flag;
 use crate::ids::BrokerId;
-use crate::log::disk::Disk;
-use crate::log::mmap::{MmapDisk, MmapOptions};
 use crate::machine::controller::configs::GIVEN_UP;
 use crate::protocol::messages::IncrementalAlterConfigsRequest;
 use crate::protocol::messages::incremental_alter_configs::{AlterConfigsResource, AlterableConfig};
@@ -65,26 +61,9 @@ pub fn run(args: &Args) -> Exit {
     if args.running {
         return connect::run(tell(args));
     }
-    let flag = |value: &String| Flag { name: "--data-dir", key: "broker.data_dir", value: value.clone() };
-    let config = match load(args.config.as_deref(), environment(), args.data_dir.iter().map(flag).collect()) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("{error}");
-            return Exit::Usage;
-        }
-    };
-    let directory = config.broker.data_dir;
-    if !directory.join("topics").is_dir() {
-        // To open it would create it.
-        eprintln!("ottla: {} is no data directory: it has no topics/", directory.display());
-        return Exit::Failed;
-    }
-    let disk: Arc<dyn Disk> = match MmapDisk::open(directory.clone(), MmapOptions::default()) {
-        Ok(disk) => Arc::new(disk),
-        Err(error) => {
-            eprintln!("ottla: open {}: {error}", directory.display());
-            return Exit::Failed;
-        }
+    let disk = match stopped::open(args.config.as_deref(), args.data_dir.as_deref()) {
+        Ok(disk) => disk,
+        Err(exit) => return exit,
     };
     let lost: Vec<BrokerId> = args.lost.iter().copied().map(BrokerId).collect();
     match unsafe_recover(&disk, &lost, args.apply) {
