@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -68,6 +69,13 @@ enum Unreadable {
     Log(#[from] LogError),
     #[error("restore the machine: {0}")]
     Machine(String),
+}
+
+/// Whether what was to be synced could not even be opened: nothing has failed to become durable.
+fn could_not_begin(error: &io::Error) -> bool {
+    let of_no_handle = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+        || of_no_handle.contains(&error.raw_os_error())
 }
 
 /// Recovers a log and restores the machine of its newest descriptor. Blocks.
@@ -331,7 +339,7 @@ impl Inner {
         let removed = on_disk(&self.env.disk, Lane::Background, move || {
             journal.remove_group(id, Box::new(drop));
             match disk.remove_dir_all(&crate::log::directory(id)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             }
         });
@@ -352,7 +360,9 @@ impl Inner {
     /// Of a failed sync nothing is known that it was to make durable, and the names of other partitions are in the same directories: that is not for this
     /// partition alone.
     fn unreadable(&self, id: PartitionId, error: &Unreadable) -> NotOpened {
-        if let Unreadable::Log(LogError::Sync(_)) = error {
+        if let Unreadable::Log(LogError::Sync(cause)) = error
+            && !could_not_begin(cause)
+        {
             self.flusher.die(format!("open partition {id}: {error}"));
         }
         NotOpened::Offline(error.to_string())
@@ -404,5 +414,24 @@ impl Inner {
             self.coordinate(&replica);
         }
         Ok(replica)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_opened_to_be_synced_is_no_failed_sync() {
+        let of_errno = |errno: rustix::io::Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        for errno in
+            [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOENT, rustix::io::Errno::ACCESS]
+        {
+            assert!(could_not_begin(&of_errno(errno)), "{errno}");
+        }
+        for errno in [rustix::io::Errno::IO, rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT] {
+            assert!(!could_not_begin(&of_errno(errno)), "{errno}");
+        }
+        assert!(!could_not_begin(&io::Error::other("an earlier sync of this disk has failed")));
     }
 }

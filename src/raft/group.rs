@@ -32,8 +32,8 @@ pub(super) type Raft<M> = openraft::Raft<TypeConfig, Applier<M>>;
 /// Proposals that may wait in a group's core; more wait in the sender.
 const CORE_QUEUE: u64 = 1024;
 
-/// A leader that was not acked by a majority for so long asks before it proposes: well before openraft would refuse.
-const RENEW_AFTER: Duration = Duration::from_millis(200);
+/// A leader that was not acked by a majority for so long asks before it proposes: before openraft would refuse, after [`CORE_LEASE`].
+const RENEW_AFTER: Duration = Duration::from_millis(300);
 
 /// What a group is started with.
 pub struct GroupConfig<M: Machine> {

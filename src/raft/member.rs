@@ -27,7 +27,7 @@ pub(super) struct GroupMember<M: Machine> {
     log: Arc<Log>,
     voted: Option<Term>,
     seed: u64,
-    /// How it stood when its core said so last: asked for at each beat.
+    /// How it stood when its core said so last: asked for again and again.
     stood: Mutex<Stood>,
 }
 

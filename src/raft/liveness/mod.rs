@@ -40,8 +40,9 @@ pub const SUSPECT_AFTER: Duration = Duration::from_millis(410);
 pub const LEASE: Duration = Duration::from_millis(350);
 /// How long whoever acks a beat grants no vote against its sender, from when it came.
 pub const PROMISE: Duration = Duration::from_millis(410);
-/// For how long after each request of a leader its followers' cores refuse to elect another, whatever the failure detector says.
-pub const CORE_LEASE: Duration = Duration::from_millis(260);
+/// For how long after each request of a leader its followers' cores refuse to elect another, whatever the failure detector says, and its own core
+/// takes proposals without having asked them again.
+pub const CORE_LEASE: Duration = Duration::from_millis(350);
 /// A voter stands for election again after so long, and up to half as much more, twice, and then after longer times; each of those that stand before it
 /// makes it wait as long again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -173,7 +174,7 @@ pub struct Liveness {
     hearsay: Hearsay,
     /// Groups that this broker leads in which voters are behind.
     behind: Lagging,
-    /// Counts changes of all that acks and leases hang on, but for the time and what peers answer.
+    /// Counts changes of all that acks and leases hang on, but for the time, what peers answer, and how replicas here stand.
     changes: u64,
 }
 

@@ -13,7 +13,7 @@ const LIVES: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
     pub(super) term: Term,
-    /// Whether the replica here follows it, as of the last beat.
+    /// Whether the replica here follows it, as of the last look: what the leader is told.
     pub(super) agrees: bool,
     /// When the leader was told so last, if it is not told so any more: a promise all the same.
     agreed: Option<Duration>,

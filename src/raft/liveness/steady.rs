@@ -9,7 +9,7 @@ use crate::ids::{BrokerId, PartitionId};
 /// serves or votes by mistake if that is seen late: [`Liveness::vote`] is told of each vote before it counts.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// All that the leases of this broker hang on: while it is equal, so are they.
+/// All that the leases of this broker hang on at one moment: at another one with the same they are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footing {
     changes: u64,
@@ -22,6 +22,11 @@ impl Liveness {
     pub fn footing(&self, now: Duration) -> Footing {
         let gives = self.peers.iter().map(|(broker, peer)| (*broker, peer.gives(now))).collect();
         Footing { changes: self.changes, gives }
+    }
+
+    /// How a replica here stands has changed, or whether there is one: the next look is not put off.
+    pub fn look_again(&mut self) {
+        self.changes += 1;
     }
 
     /// Looks which of a peer's claims the replicas here agree to, unless that cannot have changed since the last look.

@@ -178,16 +178,21 @@ impl Node {
 
     /// Looks at all groups, unless nothing has changed that they hang on.
     fn refresh_all(&self) {
-        let footing = self.liveness().footing(self.now());
+        let footing = || self.liveness().footing(self.now());
+        let before = footing();
         let groups: BTreeSet<PartitionId> = {
             let mut served = self.served();
-            if served.footing.as_ref() == Some(&footing) {
+            if served.footing.as_ref() == Some(&before) {
                 return;
             }
-            served.footing = Some(footing);
+            served.footing = None;
             served.told.keys().chain(&served.pending).copied().collect()
         };
         groups.into_iter().for_each(|group| self.refresh(group));
+        // What has changed meanwhile is looked at again: some groups may have been looked at before that, and some after.
+        if footing() == before {
+            self.served().footing = Some(before);
+        }
     }
 
     /// Tells whether a group is served, whether that has changed or not: to a replica that is new to whoever hears it.
@@ -287,6 +292,8 @@ impl Node {
         // Before anybody can ask it for a vote.
         self.liveness().open(group, brokers(voters), member.voted());
         self.groups.insert(group, member);
+        // A peer's beat that came in between has found nobody here.
+        self.liveness().look_again();
     }
 
     /// It is not any more.
@@ -326,11 +333,17 @@ impl Node {
     /// Whether it leads.
     fn claim(&self, began: &BTreeMap<PartitionId, Term>, group: PartitionId) -> bool {
         let Some(term) = began.get(&group) else { return false };
-        let leads = self.groups.here(group).is_some_and(|member| leads(&member.standing(), member.replica(), *term));
-        if leads {
-            self.liveness().claim(group, *term);
+        let leads = || self.groups.here(group).is_some_and(|member| leads(&member.standing(), member.replica(), *term));
+        if !leads() {
+            return false;
         }
-        leads
+        self.liveness().claim(group, *term);
+        // It may have voted for another between the look and the claim, and a peer's beat may have taken that for news of long ago.
+        let still = leads();
+        if !still {
+            self.liveness().withdraw(group);
+        }
+        still
     }
 
     /// Before it asks another to lead: nothing is served from now on.
