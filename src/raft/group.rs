@@ -33,7 +33,7 @@ pub(super) type Raft<M> = openraft::Raft<TypeConfig, Applier<M>>;
 const CORE_QUEUE: u64 = 1024;
 
 /// A leader that was not acked by a majority for so long asks before it proposes: before openraft would refuse, after [`CORE_LEASE`].
-const RENEW_AFTER: Duration = Duration::from_millis(300);
+const RENEW_AFTER: Duration = Duration::from_millis(400);
 
 /// What a group is started with.
 pub struct GroupConfig<M: Machine> {

@@ -35,14 +35,14 @@ pub use steady::Footing;
 /// How often a beat is sent to each peer.
 pub const BEAT_EVERY: Duration = Duration::from_millis(100);
 /// A broker that was not heard for so long is suspected.
-pub const SUSPECT_AFTER: Duration = Duration::from_millis(410);
+pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 /// How long a beat lets its sender serve reads, from when it was sent.
-pub const LEASE: Duration = Duration::from_millis(350);
+pub const LEASE: Duration = Duration::from_millis(400);
 /// How long whoever acks a beat grants no vote against its sender, from when it came.
-pub const PROMISE: Duration = Duration::from_millis(410);
+pub const PROMISE: Duration = Duration::from_millis(500);
 /// For how long after each request of a leader its followers' cores refuse to elect another, whatever the failure detector says, and its own core
 /// takes proposals without having asked them again.
-pub const CORE_LEASE: Duration = Duration::from_millis(350);
+pub const CORE_LEASE: Duration = Duration::from_millis(450);
 /// A voter stands for election again after so long, and up to half as much more, twice, and then after longer times; each of those that stand before it
 /// makes it wait as long again.
 const RETRY: Duration = Duration::from_millis(100);
