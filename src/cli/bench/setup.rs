@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::thread;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use tokio::runtime::{Builder, Runtime};
@@ -18,6 +19,9 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::messages::CreateTopicsRequest;
 use crate::protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
 use crate::protocol::messages::metadata::MetadataResponseTopic;
+
+/// How long it is waited for leaderships to go back to those that should have them.
+const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
 /// The topic that a load writes to.
 #[derive(Clone, Debug, clap::Args)]
@@ -59,7 +63,29 @@ impl Topic {
                 "topic {name} has {count} partitions, not {wanted}: --fresh makes it anew"
             )));
         }
+        let topic = self.settled(client, topic).await?;
         lead(client, &topic).await?;
+        Ok(topic)
+    }
+
+    /// Returns when the replicas that should lead do, if they live: leaderships go back to them some time after others were elected, and the load goes to
+    /// whoever leads when it begins.
+    async fn settled(
+        &self,
+        client: &mut Client,
+        mut topic: MetadataResponseTopic,
+    ) -> Result<MetadataResponseTopic, ClientError> {
+        let until = Instant::now() + SETTLED_WITHIN;
+        let settled = |client: &Client, topic: &MetadataResponseTopic| {
+            topic.partitions.iter().all(|partition| match partition.replica_nodes.first() {
+                Some(preferred) if client.brokers().contains_key(preferred) => partition.leader_id == *preferred,
+                _ => true,
+            })
+        };
+        while !settled(client, &topic) && Instant::now() < until {
+            sleep(RETRY_PAUSE).await;
+            topic = client.topic(&self.topic, false).await?;
+        }
         Ok(topic)
     }
 
