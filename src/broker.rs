@@ -166,11 +166,8 @@ impl Broker {
     pub async fn start(config: Config, env: Env) -> Result<Self, BrokerError> {
         let (stop, stopping) = watch::channel(false);
         let listen = config.kafka.listen.to_string();
-        let listener = env.network.listen(&listen).await.map_err(|source| BrokerError::Listen {
-            address: listen,
-            what: "Kafka clients",
-            source,
-        })?;
+        let refused = |source| BrokerError::Listen { address: listen.clone(), what: "Kafka clients", source };
+        let listener = env.network.bind(&listen).await.map_err(refused)?;
         let kafka_address = listener.local_addr();
         let disk = Arc::clone(&env.disk);
         let stored = on_disk(&env.disk, Lane::Read, move || identity::stored(&disk)).await??;
@@ -184,7 +181,6 @@ impl Broker {
         let context = Arc::new(inner.context());
         inner.replace_forgotten().await?;
         reconcile::reconcile(&inner).await;
-        let admin_address = inner.start_admin(stopping.clone()).await?;
         inner.spawn(reconcile::run(Arc::clone(&inner), stopping.clone()));
         inner.spawn(janitor::run(Arc::clone(&inner), stopping.clone()));
         inner.spawn(mending::run(Arc::clone(&inner), stopping.clone()));
@@ -193,6 +189,9 @@ impl Broker {
             inner.spawn(steward::run(Arc::clone(&inner), stopping.clone()));
             inner.spawn(refounding::run(Arc::clone(&inner), stopping.clone()));
         }
+        inner.hear_of_leaders().await;
+        listener.open().map_err(refused)?;
+        let admin_address = inner.start_admin(stopping.clone()).await?;
         let listener = tokio::spawn(server::serve(Arc::clone(&context), listener, stopping));
         Ok(Self { inner, context, stop, listener, kafka_address, admin_address, port })
     }

@@ -7,9 +7,10 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::{Mutex, OnceLock};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// A boxed future of the seam's traits.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -37,7 +38,12 @@ impl fmt::Debug for Connection {
 
 /// A listening socket.
 pub trait Listener: Send + Sync {
-    /// The next connection.
+    /// Takes connections from now on; before, they are refused.
+    ///
+    /// # Errors
+    /// If somebody else has begun to listen there.
+    fn open(&self) -> io::Result<()>;
+    /// The next connection, once it is open.
     ///
     /// # Errors
     /// The system's; `EMFILE`/`ENFILE` mean that descriptors have run out and the caller should wait before it asks again.
@@ -48,8 +54,17 @@ pub trait Listener: Send + Sync {
 
 /// Where connections come from and go to.
 pub trait Network: Send + Sync + 'static {
-    /// Listens on `address` (`host:port`; port 0 lets the system choose).
-    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+    /// Takes `address` (`host:port`; port 0 lets the system choose), to listen there later: whoever comes before [`Listener::open`] is refused, and not
+    /// kept waiting.
+    fn bind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+    /// Listens on `address` from now on.
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = self.bind(address).await?;
+            listener.open()?;
+            Ok(listener)
+        })
+    }
     /// Connects to `address` (`host:port`).
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Connection>>;
 }
@@ -62,7 +77,9 @@ pub struct TokioNetwork;
 const BACKLOG: u32 = 1024;
 
 struct TokioListener {
-    inner: TcpListener,
+    /// Until it is opened.
+    bound: Mutex<Option<TcpSocket>>,
+    open: OnceLock<TcpListener>,
     address: SocketAddr,
 }
 
@@ -74,9 +91,19 @@ fn split(stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
 }
 
 impl Listener for TokioListener {
+    fn open(&self) -> io::Result<()> {
+        let bound = self.bound.lock().expect("no panic under the lock of a socket").take();
+        if let Some(socket) = bound {
+            let listening = socket.listen(BACKLOG)?;
+            self.open.get_or_init(|| listening);
+        }
+        Ok(())
+    }
+
     fn accept(&self) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async {
-            let (stream, peer) = self.inner.accept().await?;
+            let open = self.open.get().ok_or(io::ErrorKind::NotConnected)?;
+            let (stream, peer) = open.accept().await?;
             split(stream, peer)
         })
     }
@@ -87,11 +114,11 @@ impl Listener for TokioListener {
 }
 
 impl Network for TokioNetwork {
-    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+    fn bind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let mut last = io::Error::new(io::ErrorKind::InvalidInput, format!("{address} names no address"));
             for candidate in tokio::net::lookup_host(address).await? {
-                match listen_on(candidate) {
+                match bind_to(candidate) {
                     Ok(listener) => return Ok(Box::new(listener) as Box<dyn Listener>),
                     Err(error) => last = error,
                 }
@@ -109,12 +136,32 @@ impl Network for TokioNetwork {
     }
 }
 
-fn listen_on(address: SocketAddr) -> io::Result<TokioListener> {
-    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
+fn bind_to(address: SocketAddr) -> io::Result<TokioListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A restarted broker takes its port back at once, whatever connections of its last life linger.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    let inner = socket.listen(BACKLOG)?;
-    let address = inner.local_addr()?;
-    Ok(TokioListener { inner, address })
+    let address = socket.local_addr()?;
+    Ok(TokioListener { bound: Mutex::new(Some(socket)), open: OnceLock::new(), address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_before_a_listener_is_open_is_refused_and_not_kept_waiting() {
+        let listener = TokioNetwork.bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().to_string();
+        let refused = TokioNetwork.connect(&address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(listener.accept().await.unwrap_err().kind(), io::ErrorKind::NotConnected);
+        listener.open().unwrap();
+        let (called, taken) = tokio::join!(TokioNetwork.connect(&address), listener.accept());
+        assert_eq!(called.unwrap().peer.to_string(), address);
+        taken.unwrap();
+        listener.open().unwrap();
+        let taken = TokioNetwork.listen(&address).await.map(drop).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
 }

@@ -3,15 +3,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::Join;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::group_figures::GroupCounter;
 use super::{BrokerError, Inner};
 use crate::admin::{self, Health};
+use crate::ids::{PartitionId, PartitionIndex, ReplicaId};
 use crate::net::{BoxFuture, Listener, Reader, Writer};
+use crate::raft::liveness::SUSPECT_AFTER;
 use crate::replica::set::Held;
+
+/// How long a broker that starts waits to hear who leads, and how often it looks. Longer than an election takes.
+const HEAR_WITHIN: Duration = Duration::from_secs(1);
+const HEAR_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// Our listener as axum wants it.
 struct AdminListener(Box<dyn Listener>);
@@ -84,6 +92,27 @@ impl Inner {
             }
         });
         Ok(Some(bound))
+    }
+
+    /// Waits until this broker knows who leads each partition that has a replica which may live, but not for long: some may have no leader. Clients that came before would be told that there is
+    /// none, and ask again after a second; who is refused asks another broker.
+    pub(super) async fn hear_of_leaders(&self) {
+        let Some(node) = &self.among else { return };
+        let lives = |replica: &ReplicaId| !node.is_silent_for(replica.broker, SUSPECT_AFTER);
+        let knows = || {
+            self.controller.read(|controller| {
+                controller.topics().all(|topic| {
+                    (0..).zip(&topic.partitions).all(|(at, replicas)| {
+                        let id = PartitionId { topic: topic.id, partition: PartitionIndex(at) };
+                        node.told_leader(id).is_some() || !replicas.iter().any(lives)
+                    })
+                })
+            })
+        };
+        let until = Instant::now() + HEAR_WITHIN;
+        while !knows() && Instant::now() < until {
+            tokio::time::sleep(HEAR_AGAIN_AFTER).await;
+        }
     }
 
     /// Counts served and offline partitions into the metrics.

@@ -60,6 +60,10 @@ pub(super) struct Wire {
 struct Ear(tokio::sync::Mutex<mpsc::UnboundedReceiver<Connection>>);
 
 impl Listener for Ear {
+    fn open(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn accept(&self) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async {
             let next = self.0.lock().await.recv().await;
@@ -73,7 +77,7 @@ impl Listener for Ear {
 }
 
 impl Network for Wire {
-    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+    fn bind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         let (tell, ear) = mpsc::unbounded_channel();
         self.wires.lock().unwrap().listeners.insert(address.to_owned(), tell);
         Box::pin(async { Ok(Box::new(Ear(tokio::sync::Mutex::new(ear))) as Box<dyn Listener>) })

@@ -106,6 +106,11 @@ fn split(stream: turmoil::net::TcpStream, peer: SocketAddr, me: &str, wires: &Wi
 }
 
 impl Listener for SimListener {
+    /// It has been since it was bound: who comes before the first accept waits.
+    fn open(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn accept(&self) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async {
             let (stream, peer) = self.inner.accept().await?;
@@ -119,7 +124,7 @@ impl Listener for SimListener {
 }
 
 impl Network for SimNetwork {
-    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+    fn bind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let inner = turmoil::net::TcpListener::bind(address).await?;
             let listener = SimListener { inner, me: self.me.clone(), wires: self.wires.clone() };
