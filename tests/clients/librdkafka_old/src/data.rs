@@ -123,6 +123,8 @@ impl Data {
 fn send(config: &ClientConfig, topic: &str, records: &[Record]) -> Outcome<Vec<Result<i64, KafkaError>>> {
     let waiting = Acknowledgements(Mutex::new(records.iter().map(|_| None).collect()));
     let producer: BaseProducer<Acknowledgements> = config.clone().set("acks", "all").create_with_context(waiting)?;
+    // Records of a topic that is not known yet are dealt out when it is, and whatever is there by then is sent: batches of one record, which do not shrink.
+    producer.client().fetch_metadata(Some(topic), WAIT)?;
     for (number, record) in records.iter().enumerate() {
         let mut sent = BaseRecord::<[u8], [u8], Box<usize>>::with_opaque_to(topic, Box::new(number))
             .partition(record.partition)
