@@ -94,8 +94,8 @@ impl Inner {
         Ok(Some(bound))
     }
 
-    /// Waits until this broker knows who leads each partition that has a replica which may live, but not for long: some may have no leader. Clients that came before would be told that there is
-    /// none, and ask again after a second; who is refused asks another broker.
+    /// Waits until this broker knows who leads each partition that has a replica which may live, but not for long: some may have no leader. Clients that came
+    /// before would be told that there is none, and ask again after a second; who is refused asks another broker.
     pub(super) async fn hear_of_leaders(&self) {
         let Some(node) = &self.among else { return };
         let lives = |replica: &ReplicaId| !node.is_silent_for(replica.broker, SUSPECT_AFTER);
