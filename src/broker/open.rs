@@ -12,7 +12,7 @@ use super::mending::Mender;
 use super::{BrokerError, Env, Inner};
 use crate::config::Config;
 use crate::flaws::Flaw;
-use crate::ids::{Incarnation, PartitionId, RaftIndex, ReplicaId};
+use crate::ids::{BrokerId, Incarnation, PartitionId, RaftIndex, ReplicaId};
 use crate::log::disk::{Disk, Lane, Open};
 use crate::log::journal::Journal;
 use crate::log::{Log, LogConfig, LogError, OpenAfter, Recovered};
@@ -39,6 +39,8 @@ pub(super) struct Wanted {
     pub(super) me: ReplicaId,
     /// The replicas that found its group, the preferred leader first.
     pub(super) founders: Vec<ReplicaId>,
+    /// The brokers that should lead it, the preferred one first.
+    pub(super) order: Vec<BrokerId>,
     /// Whether other replicas have what the group holds, and can fill this one.
     pub(super) is_shared: bool,
     /// The topic's configs.
@@ -157,6 +159,7 @@ pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, B
     let group = Group::open(GroupConfig {
         me,
         founders,
+        order: Vec::new(),
         node: Arc::clone(node),
         log: opened.log,
         journal: Arc::clone(journal),
@@ -172,7 +175,7 @@ pub(super) async fn controller(ground: Ground<'_>) -> Result<ControllerHandle, B
     let has_others = group.voters() != [BTreeSet::from([me])];
     match among {
         Some(node) => {
-            node.open(PartitionId::CONTROLLER, group.member(), group.voters());
+            node.open(PartitionId::CONTROLLER, group.member(), group.voters(), group.order());
             if let Some(term) = wake.term() {
                 node.began_term(PartitionId::CONTROLLER, term);
             }
@@ -396,6 +399,7 @@ impl Inner {
         let group = GroupConfig {
             me: wanted.me,
             founders: wanted.founders.iter().copied().collect(),
+            order: wanted.order.clone(),
             node: Arc::clone(&self.node),
             log: opened.log,
             journal: Arc::clone(&self.journal),

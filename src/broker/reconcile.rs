@@ -52,7 +52,10 @@ pub(super) async fn reconcile(inner: &Arc<Inner>) {
     let mut new = Vec::new();
     for (id, wanted) in wanted {
         match inner.replicas.held(id) {
-            Some(Held::Open(replica)) if replica.group().me() == wanted.me => replica.configure(wanted.config),
+            Some(Held::Open(replica)) if replica.group().me() == wanted.me => {
+                inner.node.set_order(id, &wanted.order);
+                replica.configure(wanted.config);
+            }
             // Another has taken its place, which begins with what is there.
             Some(Held::Open(_)) => {
                 inner.close_partition(id).await;
@@ -96,9 +99,10 @@ impl Inner {
                     if let Some(me) = all.find(|replica| replica.broker == self.broker) {
                         let (name, config) = (topic.name.clone(), Arc::clone(&config));
                         let founders = controller.founders(id).unwrap_or_default().to_vec();
+                        let order = replicas.iter().map(|replica| replica.broker).collect();
                         // Others that the group counts on, and that can fill this one therefore.
                         let is_shared = controller.holders(id).iter().any(|holder| *holder != self.broker);
-                        wanted.insert(id, Wanted { name, me: *me, founders, is_shared, config });
+                        wanted.insert(id, Wanted { name, me: *me, founders, order, is_shared, config });
                     }
                 }
             }

@@ -232,6 +232,7 @@ impl Cluster {
         let group = Group::start(GroupConfig {
             me: node.me,
             founders: self.founders.clone(),
+            order: Vec::new(),
             node: Arc::clone(&among),
             log: Arc::new(log),
             journal,
@@ -245,7 +246,7 @@ impl Cluster {
         })
         .await
         .unwrap();
-        among.open(ID, group.member(), group.voters());
+        among.open(ID, group.member(), group.voters(), group.order());
         let beats = tokio::spawn(Arc::clone(&among).run());
         node.life = Some(Life { group, seen, node: among, tasks: [server.abort_handle(), beats.abort_handle()] });
     }
@@ -286,7 +287,7 @@ impl Cluster {
     /// It is open again.
     pub(super) fn open(&self, broker: i32) {
         let group = self.group(broker);
-        self.node(broker).open(ID, group.member(), group.voters());
+        self.node(broker).open(ID, group.member(), group.voters(), group.order());
     }
 
     /// How often a broker has tried in vain to connect to another.

@@ -14,7 +14,6 @@ use openraft::{Config, Instant, ReadPolicy, SnapshotPolicy};
 
 use super::applier::{Applier, ApplierConfig, Observer, Snapshots};
 use super::flusher::{Flusher, LogFlusher};
-use super::liveness::CORE_LEASE;
 use super::log_store::LogStore;
 use super::member::GroupMember;
 use super::node::Node;
@@ -22,7 +21,7 @@ use super::transport::Member;
 use super::transport::client::GroupNetwork;
 use super::types::{Applied, Callback, Command, Runtime, TypeConfig, decode_vote, log_id, raft_log_id};
 use crate::flaws::{Flaw, Flaws};
-use crate::ids::{LogId, PartitionId, RaftIndex, ReplicaId, Term};
+use crate::ids::{BrokerId, LogId, PartitionId, RaftIndex, ReplicaId, Term};
 use crate::log::journal::Journal;
 use crate::log::{Descriptor, Log};
 use crate::machine::Machine;
@@ -32,8 +31,14 @@ pub(super) type Raft<M> = openraft::Raft<TypeConfig, Applier<M>>;
 /// Proposals that may wait in a group's core; more wait in the sender.
 const CORE_QUEUE: u64 = 1024;
 
+/// For how long after each request of a leader its followers' cores would refuse to elect another, and its own core takes proposals without having asked
+/// them again. The first must be long enough for a new leader to commit its first entry and to be heard to lead, on slow disks too; from then on the failure
+/// detector decides ([`Member::vote`]). The second must be longer than a slow disk's syncs.
+const CORE_LEASE: Duration = Duration::from_secs(1);
 /// A leader that was not acked by a majority for so long asks before it proposes: before openraft would refuse, after [`CORE_LEASE`].
-const RENEW_AFTER: Duration = Duration::from_millis(400);
+const RENEW_AFTER: Duration = Duration::from_millis(700);
+/// How long openraft waits for the answer to a heartbeat. None is sent by itself.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// What a group is started with.
 pub struct GroupConfig<M: Machine> {
@@ -42,6 +47,8 @@ pub struct GroupConfig<M: Machine> {
     /// The voters that found the group, if `me` is one of them: a log that is empty begins with them. Not for a replica that has come later, or
     /// that has forgotten: it is told by the leader.
     pub founders: BTreeSet<ReplicaId>,
+    /// The brokers that should lead the group, the preferred one first; not more than a wish.
+    pub order: Vec<BrokerId>,
     /// This broker among the others.
     pub node: Arc<Node>,
     /// The group's log, already recovered.
@@ -165,17 +172,19 @@ pub struct Group<M: Machine> {
     flusher: Arc<LogFlusher>,
     machine: Arc<Mutex<M>>,
     voters: Vec<BTreeSet<ReplicaId>>,
+    order: Vec<BrokerId>,
     voted: Option<Term>,
     seed: u64,
 }
 
 fn raft_config(id: PartitionId, flaws: Flaws) -> Config {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).expect("a constant fits");
     Config {
         cluster_name: id.to_string(),
-        heartbeat_interval: 200,
-        election_timeout_min: 250,
-        // Also for how long after each request of a leader its followers refuse to elect another.
-        election_timeout_max: u64::try_from(CORE_LEASE.as_millis()).expect("a constant fits"),
+        heartbeat_interval: millis(HEARTBEAT_TIMEOUT),
+        // How long a vote is waited for: it is synced first, behind whatever else is. Nothing else, as ticks are off.
+        election_timeout_min: millis(CORE_LEASE) - 10,
+        election_timeout_max: millis(CORE_LEASE),
         heartbeat_min_interval: Some(0),
         quorum_loss_probe_interval: None,
         enable_tick: false,
@@ -269,8 +278,8 @@ impl<M: Machine> Group<M> {
         let raft = Raft::new(config.me, Arc::new(settings), network, store, applier)
             .await
             .map_err(|error| StartError::Core(error.to_string()))?;
-        let (me, machine, seed) = (config.me, config.machine, config.seed);
-        Ok(Self { id, me, raft, log, flusher, machine, voters, voted, seed })
+        let (me, machine, order, seed) = (config.me, config.machine, config.order, config.seed);
+        Ok(Self { id, me, raft, log, flusher, machine, voters, order, voted, seed })
     }
 
     /// This replica, as its peers reach it.
@@ -290,6 +299,12 @@ impl<M: Machine> Group<M> {
     #[must_use]
     pub fn voters(&self) -> &[BTreeSet<ReplicaId>] {
         &self.voters
+    }
+
+    /// The brokers that should lead it, the preferred one first, as of the start.
+    #[must_use]
+    pub fn order(&self) -> &[BrokerId] {
+        &self.order
     }
 
     /// Asks `to` to lead instead, which it does once it holds all that this replica has. Whether it does or not, this replica takes nothing any more

@@ -6,6 +6,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use openraft::RaftMetrics;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 
@@ -88,6 +89,31 @@ impl<M: Machine> GroupMember<M> {
         self.stood.lock().expect("no panic under the lock of how it stands")
     }
 
+    /// The vote of the leader that it follows, or is, if that one's term is at most `over`.
+    fn leader_that_is_over(&self, over: Option<Term>) -> Option<RaftVote> {
+        let vote = self.raft.metrics().borrow_watched().vote;
+        (vote.committed && over.is_some_and(|over| vote.leader_id.term <= over.0)).then_some(vote)
+    }
+
+    /// Whether its core leads.
+    fn leads(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.is_ok() && metrics.state.is_leader()
+    }
+
+    /// Its core waits for a leader that it follows no longer. To the core it looks as if that leader had handed over to another; one that follows somebody else
+    /// by now leaves it at that.
+    async fn give_up(&self, leader: Option<RaftVote>) -> Result<(), Fatal<TypeConfig>> {
+        match leader.filter(|vote| vote.leader_id.voted_for != self.me) {
+            Some(vote) => {
+                let handed_over = TransferLeaderRequest::new(vote, vote.leader_id.voted_for, None);
+                self.raft.handle_transfer_leader(handed_over).await.map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// In the group's own randomness.
     fn seeded<'a, T: Send + 'a>(
         &self,
@@ -135,9 +161,16 @@ impl<M: Machine> Member for GroupMember<M> {
         })
     }
 
-    fn elect(&self) -> BoxFuture<'_, ()> {
-        // A stopped core stands for nothing.
-        Box::pin(async { drop(Runtime::scope(self.seed, self.raft.trigger().elect(true)).await) })
+    fn elect(&self, over: Option<Term>) -> BoxFuture<'_, ()> {
+        let leader = self.leader_that_is_over(over);
+        Box::pin(async move {
+            let stand = async {
+                self.give_up(leader).await?;
+                self.raft.trigger().elect(true).await
+            };
+            // A stopped core stands for nothing.
+            drop(Runtime::scope(self.seed, stand).await);
+        })
     }
 
     fn reserve(&self, bytes: u64) -> Result<(), LogError> {
@@ -155,10 +188,26 @@ impl<M: Machine> Member for GroupMember<M> {
 
     fn vote(
         &self,
-        request: VoteRequest<TypeConfig>,
+        mut request: VoteRequest<TypeConfig>,
         pre: bool,
+        over: Option<Term>,
     ) -> BoxFuture<'_, Result<VoteResponse<TypeConfig>, String>> {
-        self.seeded(async move { if pre { self.raft.pre_vote(request).await } else { self.raft.vote(request).await } })
+        let leader = self.leader_that_is_over(over);
+        // One that leads by its own account has no lease that it could be told to end.
+        if let Some(vote) = leader.filter(|_| self.leads()) {
+            if pre {
+                // What openraft would answer, but for the lease. It binds nobody: the vote itself is asked for afterwards.
+                let last = self.log.state().last.map(raft_log_id);
+                let would = request.last_log_id >= last && request.vote.leader_id.term > vote.leader_id.term;
+                return Box::pin(std::future::ready(Ok(VoteResponse::new(vote, last, would))));
+            }
+            // As if it had asked for another to lead in its place.
+            request.leadership_transfer = true;
+        }
+        self.seeded(async move {
+            self.give_up(leader).await?;
+            if pre { self.raft.pre_vote(request).await } else { self.raft.vote(request).await }
+        })
     }
 
     fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> BoxFuture<'_, Result<(), String>> {

@@ -229,6 +229,7 @@ async fn live_as(disk: &MemDisk, fresh: fn() -> PartitionMachine) -> Life {
     let group = Group::lead(GroupConfig {
         me: ME,
         founders: BTreeSet::from([ME]),
+        order: Vec::new(),
         node: Node::new(ME.broker, Peers::new(Arc::new(TokioNetwork), "test"), 1, Flaws::NONE),
         log: parts.log,
         journal: parts.journal,

@@ -53,6 +53,7 @@ async fn live(disk: MemDisk, config: Arc<TopicConfig>) -> Life {
     let group = GroupConfig {
         me,
         founders: BTreeSet::from([me]),
+        order: Vec::new(),
         node: Node::new(me.broker, Peers::new(Arc::new(TokioNetwork), "test"), 1, Flaws::NONE),
         log: Arc::new(log),
         journal: Arc::clone(&journal),

@@ -200,7 +200,7 @@ impl Replica {
         });
         spawn(Box::pin(submit::run(Arc::downgrade(&replica), queue)));
         if let Some(node) = &replica.published.among {
-            node.open(id, replica.group.member(), replica.group.voters());
+            node.open(id, replica.group.member(), replica.group.voters(), replica.group.order());
             // What was applied before the others could be told.
             if let Some(term) = replica.published.blank() {
                 node.began_term(id, term);

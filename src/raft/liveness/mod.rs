@@ -20,6 +20,9 @@ mod relay;
 mod steady;
 #[cfg(test)]
 mod tests;
+mod votes;
+#[cfg(test)]
+mod votes_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -35,14 +38,11 @@ pub use steady::Footing;
 /// How often a beat is sent to each peer.
 pub const BEAT_EVERY: Duration = Duration::from_millis(100);
 /// A broker that was not heard for so long is suspected.
-pub const SUSPECT_AFTER: Duration = Duration::from_millis(500);
+pub const SUSPECT_AFTER: Duration = Duration::from_millis(380);
 /// How long a beat lets its sender serve reads, from when it was sent.
-pub const LEASE: Duration = Duration::from_millis(400);
+pub const LEASE: Duration = Duration::from_millis(330);
 /// How long whoever acks a beat grants no vote against its sender, from when it came.
-pub const PROMISE: Duration = Duration::from_millis(500);
-/// For how long after each request of a leader its followers' cores refuse to elect another, whatever the failure detector says, and its own core
-/// takes proposals without having asked them again.
-pub const CORE_LEASE: Duration = Duration::from_millis(450);
+pub const PROMISE: Duration = Duration::from_millis(380);
 /// A voter stands for election again after so long, and up to half as much more, twice, and then after longer times; each of those that stand before it
 /// makes it wait as long again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -113,6 +113,8 @@ struct Vote {
 struct Group {
     /// The brokers of its voters; two sets while they change.
     voters: Vec<BTreeSet<BrokerId>>,
+    /// The brokers that should lead it, the preferred one first; not more than a wish.
+    order: Vec<BrokerId>,
     /// When this broker stands for election, and how often it has: while nobody claims the group.
     stands: Option<(Duration, u32)>,
     /// Votes that the replica here may have given and that do not show in how it stands yet: whoever claims less is not followed.
@@ -129,13 +131,14 @@ impl Group {
         !self.voters.is_empty() && self.voters.iter().all(|set| set.len() == 1 && set.contains(&me))
     }
 
-    /// How many others stand before this broker does, of those that can: one of them will do, and they do not take votes from each other. Another order in each
-    /// group, so that leaders spread.
+    /// How many others stand before this broker does, of those that can: one of them will do, and they do not take votes from each other. Those that should
+    /// lead come first; the rest in another order in each group, so that leaders spread.
     fn rank(&self, id: PartitionId, me: BrokerId, is_alive: impl Fn(BrokerId) -> bool) -> u32 {
-        let able: BTreeSet<BrokerId> =
+        let mut able: BTreeSet<BrokerId> =
             self.voters.iter().flatten().copied().filter(|broker| *broker == me || is_alive(*broker)).collect();
+        let wished: Vec<BrokerId> = self.order.iter().copied().filter(|broker| able.remove(broker)).collect();
         let turn = usize::try_from(id.partition.0).unwrap_or(0) % able.len().max(1);
-        let order = able.iter().cycle().skip(turn).take(able.len());
+        let order = wished.iter().chain(able.iter().cycle().skip(turn).take(able.len()));
         u32::try_from(order.take_while(|broker| **broker != me).count()).expect("voters are few")
     }
 
@@ -174,6 +177,10 @@ pub struct Liveness {
     hearsay: Hearsay,
     /// Groups that this broker leads in which voters are behind.
     behind: Lagging,
+    /// Brokers that are suspected, or have begun a new life, since the time was looked at last; when that was, and before when nobody is suspected.
+    anew: BTreeSet<BrokerId>,
+    last_look: Duration,
+    patient_until: Duration,
     /// Counts changes of all that acks and leases hang on, but for the time, what peers answer, and how replicas here stand.
     changes: u64,
 }
@@ -195,6 +202,9 @@ impl Liveness {
             led: BTreeMap::new(),
             hearsay: Hearsay::default(),
             behind: Vec::new(),
+            anew: BTreeSet::new(),
+            last_look: now,
+            patient_until: now,
             changes: 0,
         }
     }
@@ -216,11 +226,17 @@ impl Liveness {
         }
     }
 
-    /// A group has a replica here, which has voted in `voted` last. It has no leader until one claims it.
-    pub fn open(&mut self, group: PartitionId, voters: Vec<BTreeSet<BrokerId>>, voted: Option<Term>) {
+    /// A group has a replica here, which has voted in `voted` last. It has no leader until one claims it. `order`: who should lead it, the preferred leader first.
+    pub fn open(
+        &mut self,
+        group: PartitionId,
+        voters: Vec<BTreeSet<BrokerId>>,
+        order: Vec<BrokerId>,
+        voted: Option<Term>,
+    ) {
         self.changes += 1;
         let votes = voted.map(|term| Vote { term, candidate: self.me }).into_iter().collect();
-        self.groups.insert(group, Group { voters, stands: None, votes });
+        self.groups.insert(group, Group { voters, order, stands: None, votes });
         self.orphans.remove(&group);
         self.changed.insert(group);
     }
@@ -231,6 +247,13 @@ impl Liveness {
         if let Some(state) = self.groups.get_mut(&group) {
             state.voters = voters;
             self.changed.insert(group);
+        }
+    }
+
+    /// Others should lead the group now.
+    pub fn set_order(&mut self, group: PartitionId, order: &[BrokerId]) {
+        if let Some(state) = self.groups.get_mut(&group).filter(|state| state.order != order) {
+            state.order = order.to_vec();
         }
     }
 
@@ -315,8 +338,9 @@ impl Liveness {
         if peer.begins(&beat) {
             // What it led in its last life it must claim anew, and what it has missed it must be told.
             self.changes += 1;
-            peer.ended = peer.doubted.or(peer.heard);
+            peer.born = Some(now);
             self.changed.extend(peer.forget());
+            self.anew.insert(from);
             let groups = &self.groups;
             // Every broker has the controller's state.
             let concerns = |group: &PartitionId| {
@@ -427,6 +451,13 @@ impl Liveness {
         self.led.contains_key(&group)
     }
 
+    /// When the next broker is suspected if it is not heard before.
+    #[must_use]
+    pub fn suspects_at(&self) -> Option<Duration> {
+        let first = self.peers.values().filter(|peer| peer.is_heard()).map(Peer::suspect_at).min();
+        first.map(|first| first.max(self.patient_until))
+    }
+
     /// Whether a broker has been silent for at least so long.
     #[must_use]
     pub fn is_silent_for(&self, broker: BrokerId, at_least: Duration, now: Duration) -> bool {
@@ -461,50 +492,16 @@ impl Liveness {
         state.voters.iter().all(|set| set.iter().filter(|broker| agrees(broker)).count() * 2 > set.len())
     }
 
-    /// Whether somebody else leads the group, or may believe so: why `candidate` gets no vote now.
-    #[must_use]
-    pub fn refuses(&self, group: PartitionId, candidate: BrokerId, now: Duration) -> Option<&'static str> {
-        let Some(state) = self.groups.get(&group) else { return Some("the group is not open here") };
-        if state.is_alone(self.me) {
-            return None;
-        }
-        if now < self.started + PROMISE {
-            return Some("this broker has just started, and may have promised a leader to elect no other");
-        }
-        if candidate != self.me && self.has_lease(group, now) {
-            return Some("this broker leads the group");
-        }
-        let leads = |(broker, peer): (&BrokerId, &Peer)| *broker != candidate && peer.binds(group, now);
-        self.peers.iter().any(leads).then_some("the group has a leader that this broker hears")
-    }
-
-    /// The replica here is about to vote in `term`, for itself or for another. From now on it agrees to no earlier leader's claim: an ack that counted for one
-    /// while the vote makes another would let two serve.
-    pub fn vote(&mut self, group: PartitionId, candidate: BrokerId, term: Term) {
-        self.changes += 1;
-        let vote = Vote { term, candidate };
-        if let Some(state) = self.groups.get_mut(&group)
-            && !state.votes.contains(&vote)
-        {
-            state.votes.push(vote);
-        }
-    }
-
-    /// It did not vote for that one after all, and stands at an earlier term.
-    pub fn did_not_vote(&mut self, group: PartitionId, candidate: BrokerId, term: Term) {
-        self.changes += 1;
-        if let Some(state) = self.groups.get_mut(&group) {
-            state.votes.retain(|vote| *vote != Vote { term, candidate });
-        }
-    }
-
     /// Looks at the time, and says what has to be done. `draw` draws below its argument.
     pub fn due(&mut self, now: Duration, draw: &mut impl FnMut(u64) -> u64) -> Vec<Due> {
-        for peer in self.peers.values_mut() {
-            if peer.suspect(now) {
+        self.mind_own_pause(now);
+        for (broker, peer) in &mut self.peers {
+            if now >= self.patient_until && peer.suspect(now) {
                 self.changed.extend(peer.claims.keys());
+                self.anew.insert(*broker);
             }
         }
+        self.stand_anew(now, draw);
         let mut out = Vec::new();
         self.tell.retain(|group, (at, times)| {
             if *at <= now {
@@ -537,10 +534,33 @@ impl Liveness {
         for (_, times, group) in standing.into_iter().take(STANDS_AT_ONCE) {
             out.push(Due::Elect(group));
             let wait = RETRY * 2u32.pow(times.saturating_sub(1).min(RETRY_DOUBLINGS_MAX));
-            let again = now + wait + self.waits(group) + jitter(draw);
+            let again = now + wait + self.waits(group) + jitter(RETRY / 2, draw);
             self.groups.get_mut(&group).expect("it is an orphan").stands = Some((again, times + 1));
         }
         out
+    }
+
+    /// Whoever was not heard while this broker itself stood still is heard first, before it is suspected: what it sent is waiting to be read.
+    fn mind_own_pause(&mut self, now: Duration) {
+        if now >= self.last_look + BEAT_EVERY * 2 {
+            self.patient_until = now + BEAT_EVERY;
+        }
+        self.last_look = now;
+    }
+
+    /// Some brokers are suspected, or have begun a new life: whoever waits for one that was elected, and not heard to lead yet, may wait in vain.
+    fn stand_anew(&mut self, now: Duration, draw: &mut impl FnMut(u64) -> u64) {
+        let anew = std::mem::take(&mut self.anew);
+        if anew.is_empty() {
+            return;
+        }
+        for group in self.orphans.clone() {
+            if anew.iter().any(|broker| self.groups[&group].has_voter(*broker)) {
+                let first = self.bound_until(group, now, draw);
+                let state = self.groups.get_mut(&group).expect("it is an orphan");
+                state.stands = Some(state.stands.map_or((first, 0), |(at, times)| (at.min(first), times)));
+            }
+        }
     }
 
     /// How much later than others this broker stands.
@@ -558,10 +578,7 @@ impl Liveness {
         }
         let promised = self.peers.values().filter_map(|peer| peer.promised(group));
         let bound = promised.max().map_or(now, |promised| promised + PROMISE + TOGETHER);
-        // Nothing is promised to a life that is over, but the cores do not know that it is.
-        let ended = self.peers.values().filter_map(|peer| peer.ended).max();
-        let bound = ended.map_or(bound, |ended| bound.max(ended + CORE_LEASE + TOGETHER));
-        bound.max(self.started + PROMISE).max(now) + self.waits(group) + jitter(draw)
+        bound.max(self.started + PROMISE).max(now) + self.waits(group) + jitter(TOGETHER / 2, draw)
     }
 }
 
@@ -570,6 +587,6 @@ fn note_led(led: &mut BTreeMap<PartitionId, Term>, group: PartitionId, term: Ter
     *latest = (*latest).max(term);
 }
 
-fn jitter(draw: &mut impl FnMut(u64) -> u64) -> Duration {
-    Duration::from_millis(draw(u64::try_from(RETRY.as_millis()).expect("a constant fits") / 2))
+fn jitter(below: Duration, draw: &mut impl FnMut(u64) -> u64) -> Duration {
+    Duration::from_millis(draw(u64::try_from(below.as_millis()).expect("a constant fits")))
 }

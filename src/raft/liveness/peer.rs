@@ -50,8 +50,8 @@ pub(super) struct Peer {
     /// Whether it has left the cluster.
     pub(super) is_gone: bool,
     pub(super) boot: Option<u64>,
-    /// When its last life ended, or was heard last.
-    pub(super) ended: Option<Duration>,
+    /// When its present life was first heard of.
+    pub(super) born: Option<Duration>,
     /// Lives that are over.
     past: VecDeque<u64>,
     /// When its last beat was sent, by its clock, and came, by this broker's.
@@ -86,7 +86,7 @@ impl Peer {
             since,
             is_gone: false,
             boot: None,
-            ended: None,
+            born: None,
             past: VecDeque::new(),
             sent: None,
             heard: None,
@@ -192,9 +192,14 @@ impl Peer {
         self.heard.unwrap_or(self.since)
     }
 
+    /// When it is suspected if it is not heard before.
+    pub(super) fn suspect_at(&self) -> Duration {
+        self.last_sign() + SUSPECT_AFTER
+    }
+
     /// Looks at the time; whether it is suspected from now on.
     pub(super) fn suspect(&mut self, now: Duration) -> bool {
-        let is_late = now >= self.last_sign() + SUSPECT_AFTER;
+        let is_late = now >= self.suspect_at();
         is_late && !std::mem::replace(&mut self.suspected, true)
     }
 

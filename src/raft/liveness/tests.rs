@@ -3,11 +3,11 @@
 use super::*;
 use crate::ids::{PartitionIndex, TopicId};
 
-const fn ms(ms: u64) -> Duration {
+pub(super) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn group(number: i32) -> PartitionId {
+pub(super) fn group(number: i32) -> PartitionId {
     PartitionId { topic: TopicId([5; 16]), partition: PartitionIndex(number) }
 }
 
@@ -15,16 +15,16 @@ fn group(number: i32) -> PartitionId {
 const FOLLOWS: Option<Stand> = Some((Term(0), BrokerId(0)));
 
 /// Brokers 1 to 3, all with replicas of the groups that are opened.
-struct Three {
-    brokers: Vec<Liveness>,
-    now: Duration,
+pub(super) struct Three {
+    pub(super) brokers: Vec<Liveness>,
+    pub(super) now: Duration,
     /// Who cannot be heard by whom.
     cut: BTreeSet<(usize, usize)>,
     due: Vec<(usize, Due)>,
 }
 
 impl Three {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut three = Self { brokers: Vec::new(), now: ms(1000), cut: BTreeSet::new(), due: Vec::new() };
         for broker in 0..3 {
             three.brokers.push(three.born(broker, 1));
@@ -32,20 +32,20 @@ impl Three {
         three
     }
 
-    fn born(&self, broker: usize, boot: u64) -> Liveness {
+    pub(super) fn born(&self, broker: usize, boot: u64) -> Liveness {
         let id = |broker: usize| BrokerId(i32::try_from(broker).unwrap() + 1);
         let mut born = Liveness::new(id(broker), boot, self.now);
         (0..3).for_each(|other| born.add_peer(id(other), self.now));
         born
     }
 
-    fn open(&mut self, group: PartitionId) {
+    pub(super) fn open(&mut self, group: PartitionId) {
         let voters = vec![BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)])];
-        self.brokers.iter_mut().for_each(|broker| broker.open(group, voters.clone(), None));
+        self.brokers.iter_mut().for_each(|broker| broker.open(group, voters.clone(), Vec::new(), None));
     }
 
     /// Time passes, and beats go where they can, of those that live.
-    fn run(&mut self, time: Duration, lives: &[usize]) {
+    pub(super) fn run(&mut self, time: Duration, lives: &[usize]) {
         let end = self.now + time;
         let mut draw = |below: u64| below / 2;
         while self.now < end {
@@ -80,7 +80,7 @@ impl Three {
         self.send(from, to);
     }
 
-    fn elections(&mut self) -> Vec<usize> {
+    pub(super) fn elections(&mut self) -> Vec<usize> {
         let due = std::mem::take(&mut self.due);
         due.into_iter().filter(|(_, due)| matches!(due, Due::Elect(_))).map(|(broker, _)| broker).collect()
     }
@@ -107,12 +107,11 @@ fn followers_of_a_dead_leader_stand_for_election_once_its_lease_is_over() {
     three.brokers[0].claim(group(1), Term(4));
     three.run(ms(3000), &[0, 1, 2]);
     let died = three.now;
-    let lease_until = three.now + LEASE;
     while three.due.iter().all(|(_, due)| !matches!(due, Due::Elect(_))) {
         three.run(ms(10), &[1, 2]);
     }
-    assert!(three.now >= lease_until, "nobody stands while the dead one could still serve");
-    assert!(three.now <= died + ms(800), "{:?}", three.now - died);
+    assert!(!three.brokers[0].has_lease(group(1), three.now), "nobody stands while the dead one could still serve");
+    assert!(three.now <= died + PROMISE + RETRY, "{:?}", three.now - died);
     let refused = three.brokers[2].refuses(group(1), BrokerId(2), three.now);
     assert_eq!(refused, None);
     three.brokers[1].claim(group(1), Term(5));
@@ -206,7 +205,7 @@ fn claims_reach_a_peer_as_changes_and_anew_when_it_missed_some() {
     let mut three = Three::new();
     let alone = vec![BTreeSet::from([BrokerId(1)])];
     for number in 0..10_000 {
-        three.brokers[0].open(group(number), alone.clone(), None);
+        three.brokers[0].open(group(number), alone.clone(), Vec::new(), None);
     }
     for number in 0..100 {
         three.brokers[0].claim(group(number), Term(1));
@@ -317,7 +316,7 @@ fn a_replica_that_voted_before_it_was_restarted_agrees_to_no_earlier_claim() {
     let voters = vec![BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)])];
     for broker in [1, 2] {
         three.brokers[broker] = three.born(broker, 2);
-        three.brokers[broker].open(group(1), voters.clone(), Some(Term(5)));
+        three.brokers[broker].open(group(1), voters.clone(), Vec::new(), Some(Term(5)));
     }
     three.run(ms(500), &[0, 1, 2]);
     assert!(!three.brokers[0].has_lease(group(1), three.now), "its core may not have said yet how it stands");
@@ -354,7 +353,7 @@ fn a_leader_hears_of_a_later_one_and_gives_its_own_vote_to_nobody_while_it_serve
 fn an_only_voter_serves_at_once_and_one_that_is_joined_by_others_needs_them() {
     let mut three = Three::new();
     let alone = vec![BTreeSet::from([BrokerId(1)])];
-    three.brokers[0].open(group(1), alone, None);
+    three.brokers[0].open(group(1), alone, Vec::new(), None);
     three.run(ms(20), &[0]);
     assert_eq!(three.elections(), [0]);
     three.brokers[0].claim(group(1), Term(1));
@@ -491,7 +490,7 @@ fn a_vote_is_seen_in_the_very_next_ack_and_what_was_promised_before_holds() {
     three.send_later(0, 2);
     assert!(!three.brokers[0].has_lease(group(1), three.now));
     let refused = |three: &Three, now| three.brokers[1].refuses(group(1), BrokerId(3), now).is_some();
-    assert!(refused(&three, answered + ms(300)));
+    assert!(refused(&three, answered + PROMISE - BEAT_EVERY - ms(1)));
     assert!(!refused(&three, answered + PROMISE));
     // It did not vote after all: it agrees again, and promises anew.
     (1..3).for_each(|broker| three.brokers[broker].did_not_vote(group(1), BrokerId(2), Term(5)));
@@ -520,7 +519,7 @@ fn a_follower_that_can_be_reached_again_is_reached_once() {
     three.brokers[2].close(group(2));
     (0..3).for_each(|_| assert_eq!(reached(&mut three), nothing, "it is refused"));
     let voters = vec![BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)])];
-    three.brokers[2].open(group(2), voters, None);
+    three.brokers[2].open(group(2), voters, Vec::new(), None);
     assert_eq!(reached(&mut three), Reached { is_back: false, opened: vec![group(2)] });
     assert_eq!(reached(&mut three), nothing);
     // A broker that was away.
@@ -532,26 +531,4 @@ fn a_follower_that_can_be_reached_again_is_reached_once() {
     assert_eq!(reached(&mut three), nothing);
     three.brokers[0].withdraw(group(2));
     assert_eq!(reached(&mut three), nothing);
-}
-
-#[test]
-fn a_leader_that_starts_again_at_once_is_replaced_as_soon_as_the_cores_elect_another() {
-    let mut three = Three::new();
-    three.open(group(1));
-    three.brokers[0].claim(group(1), Term(4));
-    three.run(ms(1000), &[0, 1, 2]);
-    let died = three.now;
-    (1..3).for_each(|broker| assert!(three.brokers[broker].doubt(BrokerId(1), died)));
-    three.run(ms(100), &[1, 2]);
-    three.brokers[0] = three.born(0, 2);
-    let voters = vec![BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)])];
-    three.brokers[0].open(group(1), voters, None);
-    let mut first = None;
-    while first.is_none() {
-        three.run(ms(10), &[0, 1, 2]);
-        first = three.elections().first().map(|_| three.now - died);
-    }
-    let first = first.unwrap();
-    assert!(first >= CORE_LEASE && first <= CORE_LEASE + RETRY * 2, "{first:?}");
-    assert!(first < PROMISE + RETRY, "nobody waits for what was promised to the last life: {first:?}");
 }

@@ -1,5 +1,6 @@
 //! This broker among the others: sends beats, hears those of its peers, and does what the failure detector says.
 
+mod said;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,13 +25,11 @@ use crate::ids::{BrokerId, PartitionId, ReplicaId, Term};
 const ORPHANS_EVERY: Duration = Duration::from_millis(10);
 
 /// A claim that has just been made is told at once, but beats are not sent more often than this.
-const BEAT_AGAIN_AFTER: Duration = Duration::from_millis(20);
+const BEAT_AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// One of so many groups that are claimed is looked at with each beat, in turns: whether its replica still works and leads.
 const CLAIM_TURNS: u32 = 5;
 /// Every so many rounds of that those with one voter are looked at, too: nobody else would lead them.
 const ALONE_EVERY: u32 = 6;
-/// How often it is said that a broker of another cluster is there.
-const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// Every so many beats it is looked at who is behind.
 const LAG_EVERY: u32 = 5;
 
@@ -284,13 +283,19 @@ impl Node {
         Ok(())
     }
 
-    /// A replica is open here, of a group with these voters.
-    pub fn open(&self, group: PartitionId, member: Arc<dyn Member>, voters: &[BTreeSet<ReplicaId>]) {
+    /// A replica is open here, of a group with these voters. `order`: who should lead it, the preferred leader first.
+    pub fn open(
+        &self,
+        group: PartitionId,
+        member: Arc<dyn Member>,
+        voters: &[BTreeSet<ReplicaId>],
+        order: &[BrokerId],
+    ) {
         let mut began = self.began();
         began.remove(&group);
         self.note_voters(group, voters);
         // Before anybody can ask it for a vote.
-        self.liveness().open(group, brokers(voters), member.voted());
+        self.liveness().open(group, brokers(voters), order.to_vec(), member.voted());
         self.groups.insert(group, member);
         // A peer's beat that came in between has found nobody here.
         self.liveness().look_again();
@@ -311,6 +316,11 @@ impl Node {
     pub fn set_voters(&self, group: PartitionId, voters: &[BTreeSet<ReplicaId>]) {
         self.note_voters(group, voters);
         self.liveness().set_voters(group, brokers(voters));
+    }
+
+    /// The brokers that should lead a group, the preferred one first, are others now.
+    pub fn set_order(&self, group: PartitionId, order: &[BrokerId]) {
+        self.liveness().set_order(group, order);
     }
 
     fn note_voters(&self, group: PartitionId, voters: &[BTreeSet<ReplicaId>]) {
@@ -419,6 +429,8 @@ impl Node {
                 self.act(due);
             }
             let wake = if has_orphans { next_beat.min(Instant::now() + ORPHANS_EVERY) } else { next_beat };
+            let suspects_at = self.liveness().suspects_at().map(|at| self.born + at);
+            let wake = suspects_at.map_or(wake, |at| wake.min(at));
             tokio::select! {
                 biased;
                 () = self.news.notified() => next_beat = next_beat.min(last_beat + BEAT_AGAIN_AFTER),
@@ -458,24 +470,6 @@ impl Node {
         self.liveness().behind(group)
     }
 
-    fn say_who_is_heard(&self, heard: &mut BTreeMap<BrokerId, bool>) {
-        let now: BTreeMap<BrokerId, bool> = {
-            let liveness = self.liveness();
-            liveness.peers().map(|peer| (peer, liveness.is_alive(peer))).collect()
-        };
-        for (peer, is_heard) in &now {
-            match (heard.get(peer), is_heard) {
-                (Some(false) | None, true) => tracing::info!(broker = peer.0, "a broker is heard"),
-                (Some(true), false) => {
-                    self.suspicions.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(broker = peer.0, "a broker is not heard any more");
-                }
-                _ => {}
-            }
-        }
-        *heard = now;
-    }
-
     fn due(&self) -> (Vec<Due>, bool) {
         let now = self.now();
         let mut random = self.random.lock().expect("no panic while drawing");
@@ -492,7 +486,8 @@ impl Node {
             Due::Elect(_) if self.flaws.has(Flaw::LeaderOnRecord) && member.standing().elected => {}
             Due::Elect(_) => {
                 self.elections.fetch_add(1, Ordering::Relaxed);
-                drop(tokio::spawn(async move { member.elect().await }));
+                let over = self.over(group, &*member);
+                drop(tokio::spawn(async move { member.elect(over).await }));
             }
             Due::Heartbeat(_) => drop(tokio::spawn(async move { member.heartbeat().await })),
         }
@@ -533,22 +528,6 @@ impl Node {
             let another = standing.elected && standing.voted_for != member.replica();
             standing.term > term || (standing.term == term && another)
         })
-    }
-
-    /// Where a broker of this cluster is known to be there is one of another: nothing that it says is taken, and people have to hear of it.
-    fn say_stranger(&self, at: BrokerId, status: &tonic::Status) {
-        let mut said = self.strangers.lock().expect("no panic under the lock of what was said");
-        if said.get(&at).is_none_or(|said| said.elapsed() > SAY_AGAIN_AFTER) {
-            said.insert(at, Instant::now());
-            let address = self.peers.link(at).map(|link| link.address().to_owned()).unwrap_or_default();
-            tracing::error!(
-                broker = at.0,
-                address,
-                status = status.message(),
-                "a broker of another cluster listens where one of this cluster is known to be: it lost its data directory and has founded a \
-                 cluster of its own, or was given the address; nothing is exchanged with it"
-            );
-        }
     }
 
     /// Sends a peer that can be reached again what its replicas lack, of the groups that are led here.

@@ -3,7 +3,16 @@
 use super::Node;
 use crate::flaws::Flaw;
 use crate::ids::{PartitionId, ReplicaId, Term};
-use crate::raft::transport::groups::{Asked, Votes};
+use crate::raft::transport::groups::{Asked, Member, Votes};
+
+impl Node {
+    /// The term of the leader that a replica here follows, or is, if that one leads no more for all that this broker knows.
+    pub fn over(&self, group: PartitionId, member: &dyn Member) -> Option<Term> {
+        let (standing, now) = (member.standing(), self.now());
+        let is_over = self.liveness().is_over(group, standing.term, standing.voted_for.broker, now);
+        is_over.then_some(standing.term)
+    }
+}
 
 impl Votes for Node {
     fn may_stand(&self, group: PartitionId, term: Term, asked: Asked) -> bool {

@@ -81,7 +81,7 @@ impl Peer {
         request.target = Some(self.target.into());
         let mut control = link.control();
         let call = control.vote(link.request(request));
-        match tokio::time::timeout(option.soft_ttl(), call).await {
+        match tokio::time::timeout(option.hard_ttl(), call).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
             Ok(Err(status)) => Err(unreachable(&link, &status).into()),
             Err(_) => Err(Unreachable::from_string(format!("{link:?} does not answer")).into()),

@@ -52,8 +52,9 @@ pub trait Member: Send + Sync {
     fn lacks(&self, broker: BrokerId) -> bool;
     /// Lets its followers show that it still leads, and tells them what is committed. Those that could not be reached are tried again at once.
     fn heartbeat(&self) -> BoxFuture<'_, ()>;
-    /// Stands for election, if the others would elect it.
-    fn elect(&self) -> BoxFuture<'_, ()>;
+    /// Stands for election, if the others would elect it. Leaders of terms up to `over` are waited for no longer: for all that this broker knows, they lead no
+    /// more.
+    fn elect(&self, over: Option<Term>) -> BoxFuture<'_, ()>;
     /// Makes sure that entries of so many bytes can be appended behind the log's end: an append that fails ends the group's core.
     ///
     /// # Errors
@@ -66,11 +67,13 @@ pub trait Member: Send + Sync {
     fn reserve_command(&self, bytes: u64) -> Result<(), LogError>;
     /// Takes a session's requests, one after the other.
     fn append(&self, requests: BoxStream<'static, AppendEntriesRequest<TypeConfig>>) -> BoxFuture<'_, Answers>;
-    /// A candidate asks for its vote; with `pre`, only whether it would get it.
+    /// A candidate asks for its vote; with `pre`, only whether it would get it. It is not refused for the sake of leaders of terms up to `over`, even if this
+    /// replica is one.
     fn vote(
         &self,
         request: Candidacy<TypeConfig>,
         pre: bool,
+        over: Option<Term>,
     ) -> BoxFuture<'_, Result<VoteResponse<TypeConfig>, String>>;
     /// The leader asks it to lead.
     fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> BoxFuture<'_, Result<(), String>>;

@@ -199,7 +199,7 @@ async fn vote_for(
 ) -> Result<VoteResponse<TypeConfig>, Status> {
     let (candidate, term) = (candidacy.vote.leader_id.voted_for, Term(candidacy.vote.leader_id.term));
     node.may_vote(group, candidate, term, asked).map_err(Status::unavailable)?;
-    let answer = member.vote(candidacy, is_pre).await.map_err(Status::unavailable)?;
+    let answer = member.vote(candidacy, is_pre, node.over(group, &*member)).await.map_err(Status::unavailable)?;
     // A core that is at that term by now may have voted for it, or may vote on.
     if asked != Asked::PreVote && !answer.vote_granted && answer.vote.leader_id.term < term.0 {
         node.did_not_vote(group, candidate, term);
