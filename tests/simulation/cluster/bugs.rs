@@ -174,11 +174,13 @@ fn taking_a_dead_leader_on_record_for_one_is_caught() {
 #[ignore = "slow where nothing is optimised: tests/simulation/run has it"]
 fn a_checkpoint_ahead_of_its_log_is_caught() {
     flaw_caught(Flaw::CheckpointAhead, &["availability-gap"], |seed| {
-        // A slow replica loses what it has not synced, which is nothing that counts: with the leader's it is a majority when the third is gone.
+        // Syncs of a replica's logs hang, those of its journal go on. It loses what it has not synced, which is nothing that counts: with the leader's
+        // it is a majority when the third is gone.
         let scene = |nth: u64| {
             let blinks = 900 + (seed * 3 + nth) * 37;
             let acts = vec![
-                at_once(Act::SlowDisk(FIRST, 250)),
+                at_once(Act::SlowDisk(FIRST, 1_500)),
+                (ms(30), Act::SlowDisk(FIRST, 3)),
                 (ms(blinks), Act::Blink(FIRST)),
                 (ms(blinks + 60), Act::Kill(vec![SECOND])),
             ];
