@@ -10,7 +10,7 @@ use super::story::{Act, Closed, FIRST, FORMER, LEADER, OTHER, SECOND, Scene, aft
 use super::{Plan, run};
 
 /// Seeds that a bug has to be caught on.
-const SEEDS_MAX: u64 = 12;
+const SEEDS_MAX: u64 = 24;
 
 /// What shows that records are gone, or were there too soon: no broker's own assertion, and nothing that is only late.
 const LOST: &[&str] =
