@@ -15,6 +15,7 @@
 //! not. What is refused in the ack is not taken into account here either: it is no leader, and nothing is promised to it.
 
 mod claims;
+mod lives;
 mod peer;
 mod relay;
 mod steady;
@@ -96,6 +97,8 @@ pub struct Ack {
     pub refused: Option<Vec<PartitionId>>,
     /// Brokers that the acker does not hear.
     pub unheard: Vec<BrokerId>,
+    /// The acker's life, as in its beats.
+    pub by: Option<u64>,
 }
 
 /// How the replica here stands: its term, and the broker that it voted for in it.
@@ -336,18 +339,9 @@ impl Liveness {
     ) -> Option<Ack> {
         let peer = self.peers.get_mut(&from).filter(|peer| !peer.is_gone && peer.is_next(&beat))?;
         if peer.begins(&beat) {
-            // What it led in its last life it must claim anew, and what it has missed it must be told.
-            self.changes += 1;
-            peer.born = Some(now);
-            self.changed.extend(peer.forget());
-            self.anew.insert(from);
-            let groups = &self.groups;
-            // Every broker has the controller's state.
-            let concerns = |group: &PartitionId| {
-                *group == PartitionId::CONTROLLER || groups.get(group).is_some_and(|state| state.has_voter(from))
-            };
-            self.tell.extend(self.claims.groups().filter(concerns).map(|group| (group, (now, 0))));
+            self.begins_anew(from, now);
         }
+        let peer = self.peers.get_mut(&from)?;
         (peer.boot, peer.sent, peer.heard, peer.doubted) = (Some(beat.boot), Some(beat.sent), Some(now), None);
         let (to, sent, refusals) = (beat.boot, beat.sent, beat.refusals);
         for (group, term) in &beat.claimed {
@@ -372,17 +366,7 @@ impl Liveness {
         let version = peer.version;
         let is_unheard = |(broker, peer): (&BrokerId, &Peer)| (!peer.is_gone && !peer.is_heard()).then_some(*broker);
         let unheard = self.peers.iter().filter_map(is_unheard).collect();
-        Some(Ack { to, sent, version, refusals: digest, refused, unheard })
-    }
-
-    /// A peer has answered a beat.
-    pub fn acked(&mut self, by: BrokerId, ack: Ack) -> Reached {
-        let Some(peer) = self.peers.get_mut(&by).filter(|_| ack.to == self.boot) else { return Reached::default() };
-        let version = ack.version;
-        let Reached { is_back, mut opened } = peer.acked(ack);
-        // A claim that it does not know yet it has not agreed to.
-        opened.retain(|group| self.claims.get(*group).is_some_and(|(_, since)| since <= version));
-        Reached { is_back, opened }
+        Some(Ack { to, sent, version, refusals: digest, refused, unheard, by: Some(self.boot) })
     }
 
     /// Whether some group has no leader: then there is more to do than at each beat.

@@ -109,8 +109,12 @@ impl Peer {
 
     /// Whether a beat is later than all that came before.
     pub(super) fn is_next(&self, beat: &Beat) -> bool {
-        !self.past.contains(&beat.boot)
-            && (self.boot != Some(beat.boot) || self.sent.is_none_or(|sent| beat.sent > sent))
+        !self.is_past(beat.boot) && (self.boot != Some(beat.boot) || self.sent.is_none_or(|sent| beat.sent > sent))
+    }
+
+    /// Whether a life of it is over.
+    pub(super) fn is_past(&self, life: u64) -> bool {
+        self.past.contains(&life)
     }
 
     /// Whether a beat is the first of a life.

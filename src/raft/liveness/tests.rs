@@ -12,7 +12,7 @@ pub(super) fn group(number: i32) -> PartitionId {
 }
 
 /// How a replica stands that has voted for nobody yet.
-const FOLLOWS: Option<Stand> = Some((Term(0), BrokerId(0)));
+pub(super) const FOLLOWS: Option<Stand> = Some((Term(0), BrokerId(0)));
 
 /// Brokers 1 to 3, all with replicas of the groups that are opened.
 pub(super) struct Three {
@@ -70,12 +70,12 @@ impl Three {
         let beat = self.brokers[from].beat(receiver, self.now);
         let Some(ack) = self.brokers[to].heard(sender, beat, self.now, |_| FOLLOWS) else { return };
         if !self.cut.contains(&(to, from)) {
-            self.brokers[from].acked(receiver, ack);
+            self.brokers[from].acked(receiver, ack, self.now);
         }
     }
 
     /// A beat a little later than the last.
-    fn send_later(&mut self, from: usize, to: usize) {
+    pub(super) fn send_later(&mut self, from: usize, to: usize) {
         self.now += ms(1);
         self.send(from, to);
     }
@@ -191,7 +191,7 @@ fn an_ack_of_one_that_follows_another_gives_no_lease() {
         let beat = three.brokers[0].beat(receiver, now);
         let ack = three.brokers[to].heard(BrokerId(1), beat, now, |_| Some((Term(5), BrokerId(3)))).unwrap();
         assert_eq!(ack.refused, Some(vec![group(1)]));
-        three.brokers[0].acked(receiver, ack);
+        three.brokers[0].acked(receiver, ack, three.now);
     }
     assert!(!three.brokers[0].has_lease(group(1), now));
     // An ack from before the claim was known does not count either.
@@ -244,9 +244,10 @@ fn a_beat_of_a_stranger_is_not_answered_and_a_late_ack_changes_nothing() {
     three.brokers[0].claim(group(1), Term(1));
     three.run(ms(1000), &[0, 1, 2]);
     let refused = Some(vec![group(1)]);
-    let late = Ack { to: 7, sent: three.now + ms(5000), version: 0, refusals: 1, refused, unheard: Vec::new() };
-    three.brokers[0].acked(BrokerId(2), late.clone());
-    three.brokers[0].acked(BrokerId(3), Ack { sent: ms(1), to: 1, ..late });
+    let late =
+        Ack { to: 7, sent: three.now + ms(5000), version: 0, refusals: 1, refused, unheard: Vec::new(), by: None };
+    three.brokers[0].acked(BrokerId(2), late.clone(), three.now);
+    three.brokers[0].acked(BrokerId(3), Ack { sent: ms(1), to: 1, ..late }, three.now);
     assert!(three.brokers[0].has_lease(group(1), three.now));
 }
 
@@ -407,7 +408,7 @@ fn nobody_is_sent_to_a_leader_whose_connections_have_ended() {
     three.now += ms(10);
     assert!(three.brokers[1].doubt(BrokerId(1), three.now));
     assert!(!three.brokers[1].doubt(BrokerId(1), three.now), "that is no news");
-    three.brokers[1].acked(BrokerId(1), late);
+    three.brokers[1].acked(BrokerId(1), late, three.now);
     assert_eq!(three.brokers[1].told_leader(group(1), three.now), None);
     assert!(three.brokers[1].refuses(group(1), BrokerId(3), three.now).is_some(), "what was promised holds");
     // It was but the connection.
@@ -435,7 +436,7 @@ fn groups_that_rest_are_not_looked_at_with_each_beat() {
             FOLLOWS
         };
         let ack = three.brokers[1].heard(BrokerId(1), beat, three.now, stands).unwrap();
-        three.brokers[0].acked(BrokerId(2), ack);
+        three.brokers[0].acked(BrokerId(2), ack, three.now);
         three.send(0, 2);
     }
     assert!(looked.get() <= 1000, "{} looks in 50 beats", looked.get());
@@ -511,7 +512,7 @@ fn a_follower_that_can_be_reached_again_is_reached_once() {
         three.now += BEAT_EVERY;
         let beat = three.brokers[0].beat(BrokerId(3), three.now);
         let ack = three.brokers[2].heard(BrokerId(1), beat, three.now, |_| FOLLOWS).unwrap();
-        three.brokers[0].acked(BrokerId(3), ack)
+        three.brokers[0].acked(BrokerId(3), ack, three.now)
     };
     let (nothing, back) = (Reached::default(), Reached { is_back: true, opened: Vec::new() });
     assert_eq!(reached(&mut three), nothing, "it always was");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::tests::{Three, group, ms};
+use super::tests::{FOLLOWS, Three, group, ms};
 use super::*;
 
 #[test]
@@ -24,6 +24,29 @@ fn a_leader_that_starts_again_is_replaced_at_once() {
     }
     let first = first.unwrap();
     assert!(first <= ms(50) + BEAT_EVERY * 2 + RETRY, "nobody waits for what was promised to the last life: {first:?}");
+}
+
+#[test]
+fn one_that_answers_in_a_new_life_leads_no_more_before_it_says_anything_itself() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    let before = three.brokers[1].beat(BrokerId(1), three.now);
+    let late = three.brokers[0].heard(BrokerId(2), before, three.now, |_| FOLLOWS).unwrap();
+    assert!(three.brokers[1].doubt(BrokerId(1), three.now));
+    three.brokers[0] = three.born(0, 2);
+    three.now += ms(10);
+    let beat = three.brokers[1].beat(BrokerId(1), three.now);
+    let ack = three.brokers[0].heard(BrokerId(2), beat, three.now, |_| None).unwrap();
+    three.brokers[1].acked(BrokerId(1), ack, three.now);
+    let (told, leader) = (three.brokers[1].told_leader(group(1), three.now), three.brokers[1].leader(group(1)));
+    assert_eq!((told, leader), (None, None), "its last life led");
+    // What that has still said is not heard any more, and its beats go on from there.
+    let late = Ack { sent: three.now + peer::BACK_AFTER, ..late };
+    assert_eq!(three.brokers[1].acked(BrokerId(1), late, three.now), Reached::default());
+    three.send_later(0, 1);
+    assert!(three.brokers[1].is_alive(BrokerId(1)));
 }
 
 #[test]

@@ -553,7 +553,8 @@ impl Node {
         match timeout(LEASE, call).await {
             Ok(Ok(reply)) => match wire::ack(&reply.into_inner()) {
                 Ok(ack) => {
-                    let reached = self.liveness().acked(to, ack);
+                    let now = self.now();
+                    let reached = self.liveness().acked(to, ack, now);
                     self.reach(to, reached);
                     // A leader that has just been elected serves from here on.
                     let pending = self.served().pending.clone();
