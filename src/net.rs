@@ -6,9 +6,11 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::{Mutex, OnceLock};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -20,6 +22,9 @@ pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 /// The sending half of a connection.
 pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
+/// Whether the other side has ended a connection, as the system knows by now, be it that nothing of it has been read yet. Waits for nothing.
+pub type Probe = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// One established connection, already in halves.
 pub struct Connection {
     /// What the peer sends.
@@ -28,6 +33,8 @@ pub struct Connection {
     pub writer: Writer,
     /// The peer's address.
     pub peer: SocketAddr,
+    /// Whether the peer has ended it; none where nobody asks, or can tell.
+    pub probe: Option<Probe>,
 }
 
 impl fmt::Debug for Connection {
@@ -87,7 +94,7 @@ fn split(stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
     // Replies are written whole: waiting to merge small segments would only delay them.
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
-    Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer })
+    Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer, probe: None })
 }
 
 impl Listener for TokioListener {
@@ -131,9 +138,18 @@ impl Network for TokioNetwork {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
             let peer = stream.peer_addr()?;
-            split(stream, peer)
+            // As long as somebody holds the probe, only the halves decide when the connection is shut down: the writer does that when it goes.
+            let watched = stream.as_fd().try_clone_to_owned()?;
+            let connection = split(stream, peer)?;
+            Ok(Connection { probe: Some(Box::new(move || has_ended(&watched))), ..connection })
         })
     }
+}
+
+fn has_ended(socket: &OwnedFd) -> bool {
+    // What has come before the end may wait to be read: `RDHUP` does not hang on that. Errors and a connection that is down are always told.
+    let mut looked = [PollFd::new(socket, PollFlags::RDHUP)];
+    poll(&mut looked, Some(&Timespec::default())).is_ok_and(|found| found > 0)
 }
 
 fn bind_to(address: SocketAddr) -> io::Result<TokioListener> {
@@ -147,6 +163,8 @@ fn bind_to(address: SocketAddr) -> io::Result<TokioListener> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -163,5 +181,20 @@ mod tests {
         listener.open().unwrap();
         let taken = TokioNetwork.listen(&address).await.map(drop).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn an_end_is_known_before_what_came_earlier_has_been_read() {
+        let listener = TokioNetwork.listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().to_string();
+        let (called, taken) = tokio::join!(TokioNetwork.connect(&address), listener.accept());
+        let (called, mut taken) = (called.unwrap(), taken.unwrap());
+        let is_over = called.probe.unwrap();
+        assert!(!is_over());
+        taken.writer.write_all(b"said before").await.unwrap();
+        assert!(!is_over(), "there is something to read, and no end");
+        drop(taken);
+        // The other side's system has said so by the time that its call returns.
+        assert!(is_over());
     }
 }

@@ -102,9 +102,10 @@ impl Network for Wire {
             wires.pumps.push((pairs[0], pump(out_pump, to_them)));
             wires.pumps.push((pairs[1], pump(from_them, in_pump)));
             let from = "127.0.0.1:1".parse().unwrap();
-            let theirs = Connection { reader: Box::new(their_in), writer: Box::new(their_out), peer: from };
+            let theirs =
+                Connection { reader: Box::new(their_in), writer: Box::new(their_out), peer: from, probe: None };
             listener.send(theirs).map_err(|_| refused())?;
-            Ok(Connection { reader: Box::new(my_in), writer: Box::new(my_out), peer: from })
+            Ok(Connection { reader: Box::new(my_in), writer: Box::new(my_out), peer: from, probe: None })
         })
     }
 }

@@ -131,7 +131,7 @@ struct Queued {
 /// # Errors
 /// Why it ended, unless the peer just closed it.
 pub async fn serve(context: Arc<Context>, connection: Connection) -> Result<(), ConnectionError> {
-    let Connection { reader, writer, peer } = connection;
+    let Connection { reader, writer, peer, .. } = connection;
     let (slots, queue) = mpsc::channel(REPLIES_WAITING_MAX);
     // Tells parked fetches that the peer has gone and nobody will read their reply.
     let (closing, closed) = watch::channel(false);

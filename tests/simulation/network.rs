@@ -102,7 +102,7 @@ fn split(stream: turmoil::net::TcpStream, peer: SocketAddr, me: &str, wires: &Wi
     let (stream, writer) = stream.into_split();
     let from = turmoil::reverse_lookup(peer.ip()).unwrap_or_default();
     let ear = Ear { stream, way: (from, me.to_owned()), wires: wires.clone() };
-    Connection { reader: Box::new(ear), writer: Box::new(writer), peer }
+    Connection { reader: Box::new(ear), writer: Box::new(writer), peer, probe: None }
 }
 
 impl Listener for SimListener {

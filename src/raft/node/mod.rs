@@ -374,6 +374,8 @@ impl Node {
     /// Who clients are told leads a group: as others hear it, too, and nobody while there is reason to think that it has just died.
     #[must_use]
     pub fn told_leader(&self, group: PartitionId) -> Option<(BrokerId, Term)> {
+        // A client whose leader has died asks at once, and may be answered before this broker has read that its own connections have ended.
+        self.peers.look_for_ended();
         let now = self.now();
         self.liveness().told_leader(group, now)
     }

@@ -2,29 +2,73 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Instant;
 
 use crate::ids::BrokerId;
+use crate::net::Probe;
+
+/// Who is asked about many partitions at once looks once.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// Hears that a connection to a broker has ended, by the other side or by the network.
 pub type EndedHook = Box<dyn Fn(BrokerId) + Send + Sync>;
 
-/// Who hears it; nobody at first.
+/// Who hears it, nobody at first; and the connections that are open.
 #[derive(Clone, Default)]
-pub(super) struct Ended(Arc<OnceLock<EndedHook>>);
+pub(super) struct Ended(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    hook: OnceLock<EndedHook>,
+    open: Mutex<Vec<Weak<Open>>>,
+    looked: Mutex<Option<Instant>>,
+}
+
+/// A connection whose end has not been told.
+struct Open {
+    broker: BrokerId,
+    probe: Option<Probe>,
+    is_told: AtomicBool,
+}
 
 impl Ended {
     /// Says who hears it. Once.
     pub(super) fn set(&self, hook: EndedHook) {
-        drop(self.0.set(hook));
+        drop(self.0.hook.set(hook));
     }
 
-    fn tell(&self, broker: BrokerId) {
-        if let Some(hook) = self.0.get() {
-            hook(broker);
+    /// Looks at all connections, unless it just has: tells of those that have ended, whatever of them is still to be read.
+    pub(super) fn look(&self, now: Instant) {
+        {
+            let mut looked = self.0.looked.lock().expect("no panic under the lock of a time");
+            if looked.is_some_and(|before| now < before + LOOK_AGAIN_AFTER) {
+                return;
+            }
+            *looked = Some(now);
+        }
+        let open: Vec<Arc<Open>> = self.open().iter().filter_map(Weak::upgrade).collect();
+        for connection in open {
+            if connection.probe.as_ref().is_some_and(|is_over| is_over()) {
+                self.tell(&connection);
+            }
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<Weak<Open>>> {
+        self.0.open.lock().expect("no panic under the lock of connections")
+    }
+
+    fn tell(&self, connection: &Open) {
+        if !connection.is_told.swap(true, Ordering::Relaxed)
+            && let Some(hook) = self.0.hook.get()
+        {
+            hook(connection.broker);
         }
     }
 }
@@ -32,13 +76,19 @@ impl Ended {
 /// What is read from a peer, and the end of it.
 pub(super) struct Watched<R> {
     inner: R,
-    broker: BrokerId,
-    ended: Option<Ended>,
+    connection: Arc<Open>,
+    ended: Ended,
 }
 
 impl<R> Watched<R> {
-    pub(super) fn new(inner: R, broker: BrokerId, ended: Ended) -> Self {
-        Self { inner, broker, ended: Some(ended) }
+    pub(super) fn new(inner: R, probe: Option<Probe>, broker: BrokerId, ended: Ended) -> Self {
+        let connection = Arc::new(Open { broker, probe, is_told: AtomicBool::new(false) });
+        {
+            let mut open = ended.open();
+            open.retain(|one| one.strong_count() > 0);
+            open.push(Arc::downgrade(&connection));
+        }
+        Self { inner, connection, ended }
     }
 }
 
@@ -55,8 +105,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for Watched<R> {
             Poll::Ready(Err(_)) => true,
             Poll::Pending => false,
         };
-        if is_over && let Some(ended) = self.ended.take() {
-            ended.tell(self.broker);
+        if is_over {
+            self.ended.tell(&self.connection);
         }
         polled
     }
@@ -75,12 +125,33 @@ mod tests {
         let told = Arc::new(Mutex::new(Vec::new()));
         let (ended, noted) = (Ended::default(), Arc::clone(&told));
         ended.set(Box::new(move |broker| noted.lock().unwrap().push(broker)));
-        let mut watched = Watched::new(&b"something"[..], BrokerId(2), ended);
+        let mut watched = Watched::new(&b"something"[..], None, BrokerId(2), ended);
         let mut bytes = [0; 9];
         watched.read_exact(&mut bytes).await.unwrap();
         assert!(told.lock().unwrap().is_empty());
         assert_eq!(watched.read(&mut bytes).await.unwrap(), 0);
         assert_eq!(watched.read(&mut bytes).await.unwrap(), 0);
         assert_eq!(*told.lock().unwrap(), [BrokerId(2)]);
+    }
+
+    #[tokio::test]
+    async fn an_end_that_was_found_is_not_told_again_when_it_is_read() {
+        let (told, is_over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (ended, noted, asked) = (Ended::default(), Arc::clone(&told), Arc::clone(&is_over));
+        ended.set(Box::new(move |broker| noted.lock().unwrap().push(broker)));
+        let probe: Probe = Box::new(move || asked.load(Ordering::Relaxed));
+        let mut watched = Watched::new(&b"unread"[..], Some(probe), BrokerId(2), ended.clone());
+        let began = Instant::now();
+        ended.look(began);
+        is_over.store(true, Ordering::Relaxed);
+        ended.look(began);
+        assert!(told.lock().unwrap().is_empty(), "it has just looked");
+        ended.look(began + LOOK_AGAIN_AFTER);
+        ended.look(began + 2 * LOOK_AGAIN_AFTER);
+        assert_eq!(watched.read_to_end(&mut Vec::new()).await.unwrap(), 6);
+        assert_eq!(*told.lock().unwrap(), [BrokerId(2)]);
+        drop(watched);
+        ended.look(began + 3 * LOOK_AGAIN_AFTER);
+        assert_eq!(told.lock().unwrap().len(), 1, "nobody asks after a connection that is gone");
     }
 }

@@ -102,7 +102,7 @@ impl Link {
                 let (network, address, ended) = (Arc::clone(&network), address.clone(), ended.clone());
                 async move {
                     let connection = network.connect(&address).await?;
-                    let reader = Watched::new(connection.reader, broker, ended);
+                    let reader = Watched::new(connection.reader, connection.probe, broker, ended);
                     let both = tokio::io::join(reader, connection.writer);
                     Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(both))
                 }
