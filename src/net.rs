@@ -139,9 +139,9 @@ impl Network for TokioNetwork {
             let stream = TcpStream::connect(address).await?;
             let peer = stream.peer_addr()?;
             // As long as somebody holds the probe, only the halves decide when the connection is shut down: the writer does that when it goes.
-            let watched = stream.as_fd().try_clone_to_owned()?;
-            let connection = split(stream, peer)?;
-            Ok(Connection { probe: Some(Box::new(move || has_ended(&watched))), ..connection })
+            let watched = stream.as_fd().try_clone_to_owned().ok();
+            let probe = watched.map(|socket| Box::new(move || has_ended(&socket)) as Probe);
+            Ok(Connection { probe, ..split(stream, peer)? })
         })
     }
 }

@@ -24,13 +24,18 @@ impl Liveness {
     /// A peer has answered a beat.
     pub fn acked(&mut self, from: BrokerId, ack: Ack, now: Duration) -> Reached {
         let Some(peer) = self.peers.get(&from).filter(|_| ack.to == self.boot) else { return Reached::default() };
-        if ack.by.is_some_and(|life| peer.is_past(life)) {
-            return Reached::default();
-        }
-        // It may answer beats before it sends one: clients that were told what its last life claimed meanwhile would wait for who does not lead any more.
-        if let (Some(_), Some(life)) = (peer.boot.filter(|boot| Some(*boot) != ack.by), ack.by) {
-            self.begins_anew(from, now);
-            self.peers.entry(from).and_modify(|peer| peer.boot = Some(life));
+        if let Some((broker, life)) = ack.by {
+            let is_another = peer.boot.is_some_and(|boot| boot != life);
+            // A life that was over when the present one was first heard of may have answered before that, and unheard.
+            let is_late = is_another && peer.born.is_some_and(|born| ack.sent <= born);
+            if broker != from || peer.is_past(life) || is_late {
+                return Reached::default();
+            }
+            // It may answer beats before it sends one: clients that were told what its last life claimed meanwhile would wait for who does not lead any more.
+            if is_another {
+                self.begins_anew(from, now);
+                self.peers.entry(from).and_modify(|peer| peer.boot = Some(life));
+            }
         }
         let Some(peer) = self.peers.get_mut(&from) else { return Reached::default() };
         let version = ack.version;

@@ -97,8 +97,8 @@ pub struct Ack {
     pub refused: Option<Vec<PartitionId>>,
     /// Brokers that the acker does not hear.
     pub unheard: Vec<BrokerId>,
-    /// The acker's life, as in its beats.
-    pub by: Option<u64>,
+    /// The acker, and its life as in its beats.
+    pub by: Option<(BrokerId, u64)>,
 }
 
 /// How the replica here stands: its term, and the broker that it voted for in it.
@@ -338,11 +338,14 @@ impl Liveness {
         stands: impl Fn(PartitionId) -> Option<Stand>,
     ) -> Option<Ack> {
         let peer = self.peers.get_mut(&from).filter(|peer| !peer.is_gone && peer.is_next(&beat))?;
-        if peer.begins(&beat) {
+        let begins = peer.begins(&beat);
+        if begins {
             self.begins_anew(from, now);
         }
         let peer = self.peers.get_mut(&from)?;
-        (peer.boot, peer.sent, peer.heard, peer.doubted) = (Some(beat.boot), Some(beat.sent), Some(now), None);
+        (peer.boot, peer.sent, peer.heard) = (Some(beat.boot), Some(beat.sent), Some(now));
+        // One that it sent before its connections ended may be read only now.
+        peer.doubted = peer.doubted.filter(|at| !begins && now < *at + BEAT_EVERY);
         let (to, sent, refusals) = (beat.boot, beat.sent, beat.refusals);
         for (group, term) in &beat.claimed {
             note_led(&mut self.led, *group, *term);
@@ -366,7 +369,7 @@ impl Liveness {
         let version = peer.version;
         let is_unheard = |(broker, peer): (&BrokerId, &Peer)| (!peer.is_gone && !peer.is_heard()).then_some(*broker);
         let unheard = self.peers.iter().filter_map(is_unheard).collect();
-        Some(Ack { to, sent, version, refusals: digest, refused, unheard, by: Some(self.boot) })
+        Some(Ack { to, sent, version, refusals: digest, refused, unheard, by: Some((self.me, self.boot)) })
     }
 
     /// Whether some group has no leader: then there is more to do than at each beat.

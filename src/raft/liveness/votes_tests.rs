@@ -44,9 +44,37 @@ fn one_that_answers_in_a_new_life_leads_no_more_before_it_says_anything_itself()
     assert_eq!((told, leader), (None, None), "its last life led");
     // What that has still said is not heard any more, and its beats go on from there.
     let late = Ack { sent: three.now + peer::BACK_AFTER, ..late };
-    assert_eq!(three.brokers[1].acked(BrokerId(1), late, three.now), Reached::default());
+    assert_eq!(three.brokers[1].acked(BrokerId(1), late.clone(), three.now), Reached::default());
     three.send_later(0, 1);
     assert!(three.brokers[1].is_alive(BrokerId(1)));
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(5));
+    three.send_later(0, 1);
+    // Nor is that of a life nobody had heard of, whose answer was sent for before this one was heard; nor that of another broker at its address.
+    let unheard = Ack { sent: ms(1), by: Some((BrokerId(1), 4711)), ..late.clone() };
+    let strange = Ack { sent: three.now + ms(300), by: Some((BrokerId(3), 4711)), ..late };
+    for ack in [unheard, strange] {
+        assert_eq!(three.brokers[1].acked(BrokerId(1), ack, three.now), Reached::default());
+        assert_eq!(three.brokers[1].told_leader(group(1), three.now), Some((BrokerId(1), Term(5))));
+    }
+}
+
+#[test]
+fn a_beat_that_was_under_way_when_connections_ended_is_no_sign_of_life() {
+    let mut three = Three::new();
+    three.open(group(1));
+    three.brokers[0].claim(group(1), Term(4));
+    three.run(ms(1000), &[0, 1, 2]);
+    three.now += ms(1);
+    let last = three.brokers[0].beat(BrokerId(2), three.now);
+    assert!(three.brokers[1].doubt(BrokerId(1), three.now));
+    three.now += ms(20);
+    assert!(three.brokers[1].heard(BrokerId(1), last, three.now, |_| FOLLOWS).is_some());
+    assert_eq!(three.brokers[1].told_leader(group(1), three.now), None);
+    // It was but the connection.
+    three.now += BEAT_EVERY;
+    three.send_later(0, 1);
+    assert_eq!(three.brokers[1].told_leader(group(1), three.now), Some((BrokerId(1), Term(4))));
 }
 
 #[test]

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::ids::BrokerId;
 use crate::net::Probe;
 
-/// Who is asked about many partitions at once looks once.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
+/// Who is asked about many partitions at once does not look for each.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_micros(200);
 
 /// Hears that a connection to a broker has ended, by the other side or by the network.
 pub type EndedHook = Box<dyn Fn(BrokerId) + Send + Sync>;
@@ -45,12 +45,9 @@ impl Ended {
 
     /// Looks at all connections, unless it just has: tells of those that have ended, whatever of them is still to be read.
     pub(super) fn look(&self, now: Instant) {
-        {
-            let mut looked = self.0.looked.lock().expect("no panic under the lock of a time");
-            if looked.is_some_and(|before| now < before + LOOK_AGAIN_AFTER) {
-                return;
-            }
-            *looked = Some(now);
+        let looked = || self.0.looked.lock().expect("no panic under the lock of a time");
+        if looked().is_some_and(|before| now < before + LOOK_AGAIN_AFTER) {
+            return;
         }
         let open: Vec<Arc<Open>> = self.open().iter().filter_map(Weak::upgrade).collect();
         for connection in open {
@@ -58,6 +55,8 @@ impl Ended {
                 self.tell(&connection);
             }
         }
+        // Not before: whoever does not look for that reason counts on what was found.
+        *looked() = Some(now);
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<Weak<Open>>> {
@@ -65,11 +64,14 @@ impl Ended {
     }
 
     fn tell(&self, connection: &Open) {
-        if !connection.is_told.swap(true, Ordering::Relaxed)
-            && let Some(hook) = self.0.hook.get()
-        {
+        if connection.is_told.load(Ordering::Relaxed) {
+            return;
+        }
+        // Told before it is noted: two may tell it, but nobody who relies on it is too early.
+        if let Some(hook) = self.0.hook.get() {
             hook(connection.broker);
         }
+        connection.is_told.store(true, Ordering::Relaxed);
     }
 }
 

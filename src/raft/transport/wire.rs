@@ -230,7 +230,8 @@ pub fn put_ack(ack: Ack) -> proto::BeatReply {
     let groups = |refused: Vec<PartitionId>| proto::Groups { groups: refused.into_iter().map(put_group).collect() };
     let (sent_us, refused) = (micros(ack.sent), ack.refused.map(groups));
     let unheard = ack.unheard.into_iter().map(|broker| broker.0).collect();
-    proto::BeatReply { to: ack.to, sent_us, version: ack.version, refusals: ack.refusals, refused, unheard, by: ack.by }
+    let by = ack.by.map(|(broker, boot)| proto::Life { broker: broker.0, boot });
+    proto::BeatReply { to: ack.to, sent_us, version: ack.version, refusals: ack.refusals, refused, unheard, by }
 }
 
 /// Reads an ack.
@@ -239,7 +240,8 @@ pub fn ack(wire: &proto::BeatReply) -> Result<Ack, Malformed> {
     let refused = wire.refused.as_ref().map(groups).transpose()?;
     let (sent, refusals) = (Duration::from_micros(wire.sent_us), wire.refusals);
     let unheard = wire.unheard.iter().copied().map(BrokerId).collect();
-    Ok(Ack { to: wire.to, sent, version: wire.version, refusals, refused, unheard, by: wire.by })
+    let by = wire.by.as_ref().map(|life| (BrokerId(life.broker), life.boot));
+    Ok(Ack { to: wire.to, sent, version: wire.version, refusals, refused, unheard, by })
 }
 
 /// Bytes of the entries of a request.
