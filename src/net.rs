@@ -138,7 +138,7 @@ impl Network for TokioNetwork {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
             let peer = stream.peer_addr()?;
-            // As long as somebody holds the probe, only the halves decide when the connection is shut down: the writer does that when it goes.
+            // A descriptor of its own, which keeps no connection open: the writer shuts that down when it goes.
             let watched = stream.as_fd().try_clone_to_owned().ok();
             let probe = watched.map(|socket| Box::new(move || has_ended(&socket)) as Probe);
             Ok(Connection { probe, ..split(stream, peer)? })

@@ -30,7 +30,7 @@ struct Inner {
     looked: Mutex<Option<Instant>>,
 }
 
-/// A connection whose end has not been told.
+/// A connection that is still read from, and whether its end has been told.
 struct Open {
     broker: BrokerId,
     probe: Option<Probe>,
