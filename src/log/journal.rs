@@ -22,6 +22,7 @@ use super::disk::{Disk, Lane};
 use super::journal_file::JournalFile;
 use super::journal_frame::{Change, Record};
 use super::journal_state::{Groups, Lazy};
+use super::parents::Parents;
 use crate::ids::{LogId, PartitionId};
 
 pub use super::journal_file::{JOURNAL, JournalError};
@@ -40,6 +41,7 @@ pub struct Journal {
     queue: Mutex<Queue>,
     /// Locked by the one commit in flight.
     file: Mutex<JournalFile>,
+    parents: Parents,
 }
 
 /// Called with the reason when a journal fails.
@@ -93,7 +95,12 @@ impl Journal {
 
     fn with(disk: Arc<dyn Disk>, file: JournalFile, groups: Groups) -> Arc<Self> {
         let queue = Queue { groups, ..Queue::default() };
-        Arc::new(Self { disk, queue: Mutex::new(queue), file: Mutex::new(file) })
+        Arc::new(Self { disk, queue: Mutex::new(queue), file: Mutex::new(file), parents: Parents::default() })
+    }
+
+    /// The directories above the logs of this data directory.
+    pub(super) fn parents(&self) -> &Parents {
+        &self.parents
     }
 
     /// What is remembered of a group: votes and descriptors only once they are durable, the others as last put.

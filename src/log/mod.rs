@@ -41,6 +41,7 @@ mod mend;
 mod mend_tests;
 pub mod mmap;
 mod name;
+mod parents;
 mod partition;
 mod recent;
 mod recovery;

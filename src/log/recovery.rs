@@ -15,7 +15,7 @@ use super::entry::{Fault, Point};
 use super::epochs::EpochTable;
 use super::error::{Damage, LogError};
 use super::journal::{GroupState, Journal};
-use super::name::{CUT, LOG, directory, parents};
+use super::name::{CUT, LOG, directory};
 use super::partition::{Log, LogConfig, OpenAfter, Shared, Writer};
 use super::recovery_files::{Files, LiveFile, prune_cuts};
 use super::recovery_scan::{Outcome, Scan, Scanned, Start, superseded_end};
@@ -73,13 +73,10 @@ impl Log {
             Err(error) => return Err(error.into()),
         };
         if !existed {
+            journal.parents().will_make(id);
             disk.create_dir_all(&dir)?;
         }
-        if !existed || !how.clean {
-            for parent in parents(id) {
-                disk.sync_dir(&parent).map_err(LogError::Sync)?;
-            }
-        }
+        journal.parents().sync(disk.as_ref(), id, how.clean)?;
         if existed && !how.clean {
             // Before anything is removed because of a file that supersedes it: after kill -9 that one's name may be in memory only.
             disk.sync_dir(&dir).map_err(LogError::Sync)?;

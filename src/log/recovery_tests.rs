@@ -10,7 +10,7 @@ use super::mem_disk::MemDisk;
 use super::name::INDEX;
 use super::test_kit::{Kit, PARTITION, batch, stamped};
 use super::*;
-use crate::ids::{LogId, Offset, RaftIndex, Term};
+use crate::ids::{LogId, Offset, PartitionId, PartitionIndex, RaftIndex, Term};
 
 const SEGMENT_BYTES: u64 = 1000;
 
@@ -252,6 +252,64 @@ fn each_sync_of_a_recovery_that_fails_is_told_as_one() {
                 return;
             }
             Err(error) => assert!(matches!(error, LogError::Sync(_)), "sync {nth}: {error}"),
+        }
+    }
+}
+
+/// Logs of one topic, opened in one process after a kill -9.
+struct Starting {
+    disk: MemDisk,
+    journal: Arc<journal::Journal>,
+}
+
+impl Starting {
+    fn of(disk: MemDisk) -> Self {
+        let journal = journal::Journal::open(Arc::new(disk.clone())).expect("a whole journal");
+        Self { disk, journal }
+    }
+
+    fn id(partition: i32) -> PartitionId {
+        PartitionId { partition: PartitionIndex(partition), ..PARTITION }
+    }
+
+    /// Opens one; how many syncs that took.
+    fn open(&self, partition: i32, clean: bool) -> Result<u64, LogError> {
+        let (before, config) = (self.disk.counters().syncs, LogConfig { segment_bytes: SEGMENT_BYTES });
+        let disk = Arc::new(self.disk.clone());
+        Log::open(disk, Arc::clone(&self.journal), Self::id(partition), config, OpenAfter { clean })?;
+        Ok(self.disk.counters().syncs - before)
+    }
+}
+
+#[test]
+fn what_is_above_the_logs_of_a_topic_is_synced_once_after_a_kill() {
+    let disk = filled(&[1; 5]).disk;
+    let first = Starting::of(disk.crash_process());
+    for partition in 0..3 {
+        first.open(partition, false).unwrap();
+    }
+    let again = Starting::of(first.disk.crash_process());
+    let syncs: Vec<u64> = (0..3).map(|partition| again.open(partition, false).unwrap()).collect();
+    assert_eq!((syncs[1] + 3, syncs[2] + 3), (syncs[0], syncs[0]), "three directories are above each");
+}
+
+#[test]
+fn a_log_that_was_made_has_a_durable_name_whatever_was_synced_before() {
+    for (seed, clean) in (0..20).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let disk = MemDisk::inline().seeded(seed);
+        journal::Journal::create(Arc::new(disk.clone())).expect("a new disk");
+        Starting::of(disk.clone()).open(0, false).unwrap();
+        let starting = Starting::of(disk.crash_process());
+        starting.open(0, clean).unwrap();
+        starting.open(1, clean).unwrap();
+        // Another attempt came so far, and found no descriptor to sync with.
+        starting.journal.parents().will_make(Starting::id(2));
+        starting.disk.create_dir_all(&directory(Starting::id(2))).unwrap();
+        starting.open(2, clean).unwrap();
+        let left = starting.disk.after_power_cut();
+        for partition in 0..3 {
+            let dir = directory(Starting::id(partition));
+            assert!(left.list(&dir).is_ok(), "seed {seed}, clean {clean}: {dir} is gone");
         }
     }
 }
