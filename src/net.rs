@@ -11,6 +11,8 @@ use std::pin::Pin;
 use std::sync::{Mutex, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -55,6 +57,14 @@ pub trait Listener: Send + Sync {
     /// # Errors
     /// The system's; `EMFILE`/`ENFILE` mean that descriptors have run out and the caller should wait before it asks again.
     fn accept(&self) -> BoxFuture<'_, io::Result<Connection>>;
+    /// As [`Listener::accept`], for a connection of another broker: when this process is killed, the system ends it before those that came by `accept`,
+    /// as far as it can be told to. Clients ask the brokers that are left as soon as theirs has ended; these had better know by then.
+    ///
+    /// # Errors
+    /// As [`Listener::accept`].
+    fn accept_peer(&self) -> BoxFuture<'_, io::Result<Connection>> {
+        self.accept()
+    }
     /// Where it listens: the real port if 0 was asked for.
     fn local_addr(&self) -> SocketAddr;
 }
@@ -82,6 +92,8 @@ pub struct TokioNetwork;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
+/// Where high descriptors end, however many may be open: the system keeps a table as long as the highest number, of 8 bytes each.
+const HIGH_DESCRIPTORS_END: u64 = 1 << 16;
 
 struct TokioListener {
     /// Until it is opened.
@@ -112,6 +124,14 @@ impl Listener for TokioListener {
             let open = self.open.get().ok_or(io::ErrorKind::NotConnected)?;
             let (stream, peer) = open.accept().await?;
             split(stream, peer)
+        })
+    }
+
+    fn accept_peer(&self) -> BoxFuture<'_, io::Result<Connection>> {
+        Box::pin(async {
+            let open = self.open.get().ok_or(io::ErrorKind::NotConnected)?;
+            let (stream, peer) = open.accept().await?;
+            split(first_to_end(stream)?, peer)
         })
     }
 
@@ -146,6 +166,17 @@ impl Network for TokioNetwork {
     }
 }
 
+/// The same connection under a high number: Linux takes the descriptors of a dead process back from the highest to the lowest, and lets go of a thousand
+/// log files and of all clients before it comes to what was opened first.
+fn first_to_end(stream: TcpStream) -> io::Result<TcpStream> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).min(HIGH_DESCRIPTORS_END);
+    let lowest = i32::try_from(limit - limit / 8).unwrap_or(i32::MAX);
+    let socket = stream.into_std()?;
+    // No number is left up there: then it keeps its own.
+    let high = fcntl_dupfd_cloexec(&socket, lowest).map_or(socket, std::net::TcpStream::from);
+    TcpStream::from_std(high)
+}
+
 fn has_ended(socket: &OwnedFd) -> bool {
     // What has come before the end may wait to be read: `RDHUP` does not hang on that. Errors and a connection that is down are always told.
     let mut looked = [PollFd::new(socket, PollFlags::RDHUP)];
@@ -163,7 +194,7 @@ fn bind_to(address: SocketAddr) -> io::Result<TokioListener> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -196,5 +227,32 @@ mod tests {
         drop(taken);
         // The other side's system has said so by the time that its call returns.
         assert!(is_over());
+    }
+
+    /// The numbers of this process's descriptors.
+    fn descriptors() -> Vec<u64> {
+        let names = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.to_str().unwrap().parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_a_broker_has_a_higher_descriptor_than_one_of_a_client() {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).min(HIGH_DESCRIPTORS_END);
+        let high = || descriptors().iter().filter(|number| **number >= limit - limit / 8).count();
+        let listener = TokioNetwork.listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().to_string();
+        let (client, taken) = tokio::join!(TokioNetwork.connect(&address), listener.accept());
+        let _of_a_client = (client.unwrap(), taken.unwrap());
+        assert_eq!(high(), 0);
+        let (called, taken) = tokio::join!(TokioNetwork.connect(&address), listener.accept_peer());
+        let (mut called, mut taken) = (called.unwrap(), taken.unwrap());
+        assert_eq!(high(), 1);
+        taken.writer.write_all(b"goes through").await.unwrap();
+        let mut heard = [0; 12];
+        called.reader.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"goes through");
+        drop(taken);
+        assert_eq!(high(), 0);
+        assert!(called.probe.unwrap()());
     }
 }

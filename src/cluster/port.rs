@@ -56,7 +56,7 @@ pub async fn serve(listener: Box<dyn Listener>, mut services: watch::Receiver<Se
                 Err(_) => return,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept_peer() => accepted,
         };
         match accepted {
             Ok(connection) if connections.len() >= CONNECTIONS_MAX => {
