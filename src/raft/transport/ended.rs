@@ -13,8 +13,10 @@ use tokio::time::Instant;
 use crate::ids::BrokerId;
 use crate::net::Probe;
 
-/// Who is asked about many partitions at once does not look for each.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_micros(200);
+/// Who is asked about many partitions at once does not look for each. A client that has just lost its broker takes longer to ask another.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_micros(20);
+/// The same in units of how long a look takes, which with many brokers is more: no more than this part of anybody's time goes into looking.
+const LOOKS_PART: u32 = 8;
 
 /// Hears that a connection to a broker has ended, by the other side or by the network.
 pub type EndedHook = Box<dyn Fn(BrokerId) + Send + Sync>;
@@ -27,7 +29,7 @@ pub(super) struct Ended(Arc<Inner>);
 struct Inner {
     hook: OnceLock<EndedHook>,
     open: Mutex<Vec<Weak<Open>>>,
-    looked: Mutex<Option<Instant>>,
+    look_again_at: Mutex<Option<Instant>>,
 }
 
 /// A connection that is still read from, and whether its end has been told.
@@ -44,9 +46,10 @@ impl Ended {
     }
 
     /// Looks at all connections, unless it just has: tells of those that have ended, whatever of them is still to be read.
-    pub(super) fn look(&self, now: Instant) {
-        let looked = || self.0.looked.lock().expect("no panic under the lock of a time");
-        if looked().is_some_and(|before| now < before + LOOK_AGAIN_AFTER) {
+    pub(super) fn look(&self, now: impl Fn() -> Instant) {
+        let again_at = || self.0.look_again_at.lock().expect("no panic under the lock of a time");
+        let began = now();
+        if again_at().is_some_and(|again_at| began < again_at) {
             return;
         }
         let open: Vec<Arc<Open>> = self.open().iter().filter_map(Weak::upgrade).collect();
@@ -56,7 +59,7 @@ impl Ended {
             }
         }
         // Not before: whoever does not look for that reason counts on what was found.
-        *looked() = Some(now);
+        *again_at() = Some(began + LOOK_AGAIN_AFTER.max((now() - began) * LOOKS_PART));
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<Weak<Open>>> {
@@ -144,16 +147,16 @@ mod tests {
         let probe: Probe = Box::new(move || asked.load(Ordering::Relaxed));
         let mut watched = Watched::new(&b"unread"[..], Some(probe), BrokerId(2), ended.clone());
         let began = Instant::now();
-        ended.look(began);
+        ended.look(|| began);
         is_over.store(true, Ordering::Relaxed);
-        ended.look(began);
+        ended.look(|| began);
         assert!(told.lock().unwrap().is_empty(), "it has just looked");
-        ended.look(began + LOOK_AGAIN_AFTER);
-        ended.look(began + 2 * LOOK_AGAIN_AFTER);
+        ended.look(|| began + LOOK_AGAIN_AFTER);
+        ended.look(|| began + 2 * LOOK_AGAIN_AFTER);
         assert_eq!(watched.read_to_end(&mut Vec::new()).await.unwrap(), 6);
         assert_eq!(*told.lock().unwrap(), [BrokerId(2)]);
         drop(watched);
-        ended.look(began + 3 * LOOK_AGAIN_AFTER);
+        ended.look(|| began + 3 * LOOK_AGAIN_AFTER);
         assert_eq!(told.lock().unwrap().len(), 1, "nobody asks after a connection that is gone");
     }
 }

@@ -50,7 +50,7 @@ impl Peers {
 
     /// Looks whether connections have ended, before anybody has read their end.
     pub fn look_for_ended(&self) {
-        self.ended.look(tokio::time::Instant::now());
+        self.ended.look(tokio::time::Instant::now);
     }
 
     /// A broker listens at `address` (`host:port`) for its peers. At another one than before, what is under way to the old one is given up.
