@@ -393,6 +393,12 @@ impl Inner {
         tasks.spawn(task);
     }
 
+    /// A partition whose log is not open, of those that should be: what the life before left of it, or this one began, may never have been synced.
+    fn unopened(&self) -> Option<PartitionId> {
+        let known = self.journal.groups().into_iter().filter(|id| *id != PartitionId::CONTROLLER);
+        known.chain(self.wanted().into_keys()).find(|id| self.replicas.get(*id).is_none())
+    }
+
     async fn close(&self) -> Result<(), BrokerError> {
         for replica in self.replicas.open() {
             replica.group().checkpoint().await;
@@ -412,7 +418,13 @@ impl Inner {
         self.journal.sync(Box::new(move |outcome| drop(tell.send(outcome))));
         let synced = synced.await.map_err(|_| DiskStopped)?;
         match (sealed, synced) {
-            (Ok(()), Ok(())) if !self.flusher.is_dead() => Ok(self.home.record(LifeState::Clean, &self.env.boot_id)?),
+            (Ok(()), Ok(())) if !self.flusher.is_dead() => match self.unopened() {
+                None => Ok(self.home.record(LifeState::Clean, &self.env.boot_id)?),
+                Some(id) => {
+                    tracing::warn!(partition = %id, "a partition was never opened: the next start reads back what all of them end with");
+                    Ok(())
+                }
+            },
             (Err(error), _) => Err(BrokerError::Controller(format!("seal the logs: {error}"))),
             (_, Err(error)) => Err(BrokerError::Journal(error.into())),
             (Ok(()), Ok(())) => Err(DiskStopped.into()),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use ottla::broker::repair::{Wanted, repair};
-use ottla::ids::TopicId;
-use ottla::log::disk::Disk;
+use ottla::ids::{PartitionId, PartitionIndex, TopicId};
+use ottla::log::directory;
+use ottla::log::disk::{Disk, Open};
 use ottla::log::mem_disk::MemDisk;
 use ottla::protocol::error_code::ErrorCode;
 use ottla::protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
@@ -130,4 +131,34 @@ fn a_power_cut_is_noticed_although_the_record_of_the_last_life_had_to_be_repaire
     assert!(after[0] > before[0], "whichever kernel runs now, what the last one held cannot be vouched for");
     assert_eq!(after[1], before[1]);
     assert_eq!(read_all(&mut server.connect(), durable), RECORDS);
+}
+
+/// How the record of a stopped broker's life says that it ended.
+fn last_life(disk: &MemDisk) -> String {
+    let mut bytes = [0; 200];
+    let read = disk.open("life.toml", Open::ReadOnly).unwrap().read_at(0, &mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes[..read]).into_owned()
+}
+
+#[test]
+fn a_life_that_never_opened_a_partition_does_not_vouch_for_what_the_killed_one_before_left_of_it() {
+    let (disk, server, [cached, durable]) = written(5);
+    server.kill();
+
+    let disk = disk.crash_process();
+    let (partition, aside) = (directory(PartitionId { topic: cached, partition: PartitionIndex(0) }), "aside");
+    disk.rename(&partition, aside).unwrap();
+    disk.open(&partition, Open::New).unwrap();
+    let server = Server::start_life(&disk, "first").unwrap();
+    assert_eq!(read_all(&mut server.connect(), durable), RECORDS);
+    drop(server);
+    assert!(last_life(&disk).contains("running"), "{}", last_life(&disk));
+
+    let disk = disk.crash_process();
+    disk.remove_file(&partition).unwrap();
+    disk.rename(aside, &partition).unwrap();
+    let server = Server::start_life(&disk, "first").unwrap();
+    assert_eq!(read_all(&mut server.connect(), cached), RECORDS);
+    drop(server);
+    assert!(last_life(&disk).contains("clean"), "{}", last_life(&disk));
 }
