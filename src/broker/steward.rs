@@ -142,6 +142,13 @@ impl Inner {
                 since.entry(broker).or_insert_with(Instant::now);
             });
         }
+        let now = Instant::now();
+        for (broker, since) in &mut attendance.heard {
+            // It may have gone and come again between two looks.
+            if let Some(steady_since) = node.heard_for(*broker).and_then(|time| now.checked_sub(time)) {
+                *since = steady_since.max(*since);
+            }
+        }
     }
 
     /// Whether something is on its way.

@@ -9,7 +9,7 @@ impl Liveness {
     /// A known peer has begun a new life. What it led in its last one it must claim anew, and what it has missed it must be told.
     pub(super) fn begins_anew(&mut self, peer: BrokerId, now: Duration) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        known.born = Some(now);
+        (known.born, known.steady_since) = (Some(now), Some(now));
         self.changed.extend(known.forget());
         self.changes += 1;
         self.anew.insert(peer);
@@ -19,6 +19,13 @@ impl Liveness {
             *group == PartitionId::CONTROLLER || groups.get(group).is_some_and(|state| state.has_voter(peer))
         };
         self.tell.extend(self.claims.groups().filter(concerns).map(|group| (group, (now, 0))));
+    }
+
+    /// For how long a peer has been heard, in one life and without a break. One that was away too briefly to be missed has just come all the same.
+    #[must_use]
+    pub fn heard_for(&self, peer: BrokerId, now: Duration) -> Option<Duration> {
+        let since = self.peers.get(&peer).filter(|peer| peer.is_heard())?.steady_since?;
+        Some(now.saturating_sub(since))
     }
 
     /// A peer has answered a beat.

@@ -362,6 +362,7 @@ impl Liveness {
         let peer = self.peers.get_mut(&from)?;
         peer.answered = Some(now);
         if std::mem::take(&mut peer.suspected) {
+            peer.steady_since = Some(now);
             self.changed.extend(peer.claims.keys());
         }
         let digest = peer::digest(&peer.disagreed);

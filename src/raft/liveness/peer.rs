@@ -71,6 +71,8 @@ pub(super) struct Peer {
     pub(super) refusals: u64,
     refused: BTreeSet<PartitionId>,
     pub(super) suspected: bool,
+    /// Since when it has been heard, in one life and without a break.
+    pub(super) steady_since: Option<Duration>,
     /// When its connections ended, if it was not heard since.
     pub(super) doubted: Option<Duration>,
     /// Groups that it leads in which voters' brokers are behind, and those.
@@ -100,6 +102,7 @@ impl Peer {
             refusals: 0,
             refused: BTreeSet::new(),
             suspected: false,
+            steady_since: None,
             doubted: None,
             behind: BTreeMap::new(),
             unheard: Vec::new(),

@@ -533,3 +533,20 @@ fn a_follower_that_can_be_reached_again_is_reached_once() {
     three.brokers[0].withdraw(group(2));
     assert_eq!(reached(&mut three), nothing);
 }
+
+#[test]
+fn who_was_away_too_briefly_to_be_missed_has_just_come_all_the_same() {
+    let mut three = Three::new();
+    three.run(ms(5000), &[0, 1, 2]);
+    let for_so_long = |three: &Three| three.brokers[1].heard_for(BrokerId(1), three.now).unwrap();
+    assert!(for_so_long(&three) >= ms(4500));
+    three.run(ms(200), &[1, 2]);
+    three.brokers[0] = three.born(0, 2);
+    three.run(ms(500), &[0, 1, 2]);
+    assert!(for_so_long(&three) <= ms(500), "a new life, though nobody missed the last one");
+    three.run(ms(3000), &[0, 1, 2]);
+    three.run(ms(1000), &[1, 2]);
+    assert_eq!(three.brokers[1].heard_for(BrokerId(1), three.now), None);
+    three.run(ms(700), &[0, 1, 2]);
+    assert!(for_so_long(&three) <= ms(700), "the same life, after a break");
+}

@@ -242,6 +242,13 @@ impl Node {
         self.liveness().is_alive(broker)
     }
 
+    /// For how long a peer has been heard, in one life and without a break.
+    #[must_use]
+    pub fn heard_for(&self, peer: BrokerId) -> Option<Duration> {
+        let now = self.now();
+        self.liveness().heard_for(peer, now)
+    }
+
     /// A broker has left the cluster.
     pub fn remove_peer(&self, broker: BrokerId) {
         self.liveness().remove_peer(broker);
