@@ -23,6 +23,7 @@ CALM_SECONDS = 3.0
 GAP_LIMIT = 15.0
 """A partition that acknowledges nothing for so long is out of service, whatever the machine has to do besides."""
 STRUCK, OTHERS, CALM = "led by the broker that was struck", "led by others", "before the fault"
+CHANGING = "handed from one to another just then"
 ELECTED = "until a new leader is told"
 BACK = "all, from the broker's return on"
 
@@ -102,7 +103,8 @@ class Rounds:
     def round(self, number: int) -> None:
         leaders = self.calm()
         victim = self.victim(number, leaders)
-        led = {partition for partition, leader in leaders.items() if leader == victim}
+        kinds = self.kinds(victim)
+        led = {partition for partition, kind in kinds.items() if kind == STRUCK}
         self.struck_leaders += len(led)
         began, before = time.monotonic(), self.load.ledger.acked
         print(f"{clock()} round {number}: broker {victim}, which leads {len(led)}", flush=True)
@@ -111,7 +113,6 @@ class Rounds:
         # What the return of a broker disturbs shows a moment later.
         time.sleep(1.0)
         ended = time.monotonic()
-        kinds = {partition: STRUCK if partition in led else OTHERS for partition in range(self.partitions)}
         worst = self.note(kinds, began, max(self.back_at, began + 1.0))
         worst += self.note(dict.fromkeys(range(self.partitions), BACK), max(self.back_at, began), ended)
         for partition in led:
@@ -124,6 +125,18 @@ class Rounds:
             print(f"  leaders not told, by broker: {untold}", flush=True)
         if self.tail.failure:
             raise self.tail.failure
+
+    def kinds(self, victim: int) -> dict[int, str]:
+        """Who leads what at this moment, by what all brokers tell: leaderships that go back to a broker that has returned are on their way at times."""
+        told = [self.cluster.view(TOPIC, number).leaders() for number in self.cluster.ids]
+
+        def kind(partition: int) -> str:
+            leaders = {leaders.get(partition) for leaders in told}
+            if len(leaders) > 1 or None in leaders:
+                return CHANGING
+            return STRUCK if victim in leaders else OTHERS
+
+        return {partition: kind(partition) for partition in range(self.partitions)}
 
     def victim(self, _number: int, leaders: dict[int, int]) -> int:
         """Who is struck: whoever leads most is so most often."""
