@@ -109,6 +109,13 @@ fn split(stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
     Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer, probe: None })
 }
 
+impl TokioListener {
+    async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let open = self.open.get().ok_or(io::ErrorKind::NotConnected)?;
+        open.accept().await
+    }
+}
+
 impl Listener for TokioListener {
     fn open(&self) -> io::Result<()> {
         let bound = self.bound.lock().expect("no panic under the lock of a socket").take();
@@ -121,16 +128,14 @@ impl Listener for TokioListener {
 
     fn accept(&self) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async {
-            let open = self.open.get().ok_or(io::ErrorKind::NotConnected)?;
-            let (stream, peer) = open.accept().await?;
+            let (stream, peer) = self.next().await?;
             split(stream, peer)
         })
     }
 
     fn accept_peer(&self) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async {
-            let open = self.open.get().ok_or(io::ErrorKind::NotConnected)?;
-            let (stream, peer) = open.accept().await?;
+            let (stream, peer) = self.next().await?;
             split(first_to_end(stream)?, peer)
         })
     }
